@@ -27,7 +27,7 @@ import argparse
 import gc
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -190,7 +190,7 @@ def choose_rungs(rng: np.random.Generator, truth: Truth) -> np.ndarray:
         pictures = draw_pictures(rng, truth, easy)
         first = tune_on_val(rng, truth, pictures, val)
         correct = search(first)
-        best = tune.value_of_seed(list(correct), _accuracies(correct))
+        best = tune.value_of_seed(list(correct), accuracies_of(correct))
         kept = [best] if truth.shared else tune.within_noise(correct)
         for seed in range(SEEDS):
             if len(kept) == 1:
@@ -216,11 +216,11 @@ def search(right: np.ndarray) -> dict[int, np.ndarray]:
     rungs = tune.next_values(RUNGS, {})
     while rungs:
         correct |= {rung: right[rung] for rung in rungs}
-        rungs = tune.next_values(RUNGS, _accuracies(correct))
+        rungs = tune.next_values(RUNGS, accuracies_of(correct))
     return {rung: correct[rung] for rung in RUNGS if rung in correct}
 
 
-def _accuracies(correct: Mapping[int, np.ndarray]) -> dict[int, float]:
+def accuracies_of(correct: Mapping[int, np.ndarray]) -> dict[int, float]:
     """Return rung -> accuracy."""
     return {rung: float(right.mean()) for rung, right in correct.items()}
 
@@ -294,3 +294,25 @@ def count(
         if not np.isnan(low):
             tally.intervals += 1
             tally.covered += low <= truth.gain <= high
+
+
+# -------------------------------------------------------------------------------
+# tables
+def no_difference(studies: int) -> tuple[list[str], bool]:
+    """Return the table of studies without a difference, and whether it holds."""
+    sizes = []
+    for rows in (7, 12):
+        for seeds in (3, 5, 8):
+            for pictures in (70, 300, PICTURES):
+                sizes.append(Size(rows, seeds, pictures))
+    lines = [
+        f'| sd of a tuning | pictures in a group | {" | ".join(NULL_COLUMNS)} |',
+        '|---|---|' + '---|' * len(NULL_COLUMNS),
+    ]
+    holds = True
+    for tuning, group_size, uneven, shared in NULL_ROWS:
+        label = f'| {tuning:g}{", one for all seeds" if shared else ""} '
+        label += f'| {group_size}{" on average, uneven" if uneven else ""} |'
+        for name in REGIMES:
+            truth = Truth(name, tuning, group_size, uneven, shared=shared)
+            tallies, lost = measure(truth, sizes, studies)

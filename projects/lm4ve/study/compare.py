@@ -12,35 +12,39 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy.optimize import brentq
+from scipy.special import ndtri, stdtrit
 
 ALPHA = 0.05
 POWER = 0.8
 #: From fewer groups no spread is estimated.
 FEWEST_GROUPS = 8
-#: Of seeds or pictures alone no more than so many times as many are asked for, if fewer
-#: of both would do.
-_MOST_GROWTH = 10
 #: Scores of seeds that differ by less than this part of the margin are equal.
 _TIE = 1e-4
+#: Of seeds or pictures alone no more than so many times as many are asked for, if fewer
+#: of both would do; and never more than so many.
+_MOST_GROWTH = 10
+_LARGEST_GROWTH = 1e6
 #: What :func:`compare` does, in the words that a study writes before it trains.
 RULE = f"""\
 A variant is compared with another one on the same test pictures, seed by seed. The
 difference is that of the mean accuracies: each picture counts once, also where groups
-differ in size. Its squared standard error is the sum of two, over seeds and over groups
-of pictures (min F': Clark, J. Verbal Learn. Verbal Behav. 1973), with Satterthwaite's
-degrees of freedom (Biometrics Bull. 1946). Each has a least value: over seeds that of
-rounding to one picture, over groups as if one group differed.
+differ in size. Its interval has two parts, one by Student's t over seeds and one by
+Student's t over groups of pictures; half its width is the root of the sum of their
+squares (Howe, J. Am. Stat. Assoc. 1974; both parts have the noise of seed x picture, as
+in min F': Clark, J. Verbal Learn. Verbal Behav. 1973). Neither standard error is below
+what rounding leaves: to one picture over seeds, and of one picture that differs over
+pictures.
 
 All comparisons that were planned share one confidence, which is 95 % after Holm's
-correction (Scand. J. Statist. 1979). The verdict is where the interval lies:
+correction (Scand. J. Stat. 1979). The verdict is where the interval lies:
 
 - no difference larger than the margin: within the margin;
 - better, or worse: else, if it excludes zero;
 - open: else. The number of seeds or pictures that is given would decide with a chance
   of {POWER:.0%}, if mean and spread are as observed. None is given where both variants
   are at chance level, nor where fewer than {FEWEST_GROUPS} groups cannot tell the
-  spread (groups of different sizes count as fewer)."""
+  spread; groups of different sizes count as fewer."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +58,10 @@ class Comparison:
             too few to estimate it.
         confidence (float): Of the interval: 0.95, or more where several comparisons are
             planned; the same for all of a study.
-        over_seeds, over_groups (float): The standard errors; the second is 0 for scores
-            of whole trainings.
-        freedom (float): The degrees of freedom of both together. Interval and p follow
-            from these three.
-        p, corrected_p (float): Two-sided; the second by Holm for all planned ones.
+        over_seeds, over_groups (float): Its two standard errors; the second is 0 for
+            scores of whole trainings.
+        p, corrected_p (float): Two-sided: the interval of confidence 1 - p ends at zero.
+            The second by Holm for all planned ones.
         verdict (str): 'better', 'worse', 'equal' (no difference larger than the margin)
             or 'open'.
         reason (str): Why it is open: 'few seeds', 'few pictures', 'few seeds and
@@ -67,6 +70,8 @@ class Comparison:
             80 %; 0 for one that need not grow, or that nobody can tell.
         seeds, pictures, groups (int): What the interval counts. With one picture, the
             score of a whole training, it counts seeds alone.
+        equal_groups (float): So many groups of one size would tell as much (Kish, Survey
+            Sampling 1965).
     """
 
     variant: str
@@ -77,7 +82,6 @@ class Comparison:
     confidence: float = math.nan
     over_seeds: float = math.nan
     over_groups: float = math.nan
-    freedom: float = math.nan
     p: float = math.nan
     corrected_p: float = math.nan
     verdict: str = 'open'
@@ -87,16 +91,18 @@ class Comparison:
     seeds: int = 0
     pictures: int = 0
     groups: int = 0
-
-    @property
-    def error(self) -> float:
-        """The standard error over seeds and groups together."""
-        return math.hypot(self.over_seeds, self.over_groups)
+    equal_groups: float = 0.0
 
     def interval(self, confidence: float) -> tuple[float, float]:
         """Return the interval of another confidence."""
-        t = stats.t.ppf((1 + confidence) / 2, self.freedom)
-        return self.difference - t * self.error, self.difference + t * self.error
+        half = self.half_width(1 - confidence)
+        return self.difference - half, self.difference + half
+
+    def half_width(self, alpha: float) -> float:
+        """Return half the width of the interval of confidence 1 - alpha."""
+        return half_width(
+            self.over_seeds, self.seeds, self.over_groups, self.equal_groups, alpha
+        )
 
 
 class _Pictures(NamedTuple):
@@ -168,14 +174,17 @@ def compare(
 
     judged = []
     for comparison in _correct(tested):
-        if comparison.reason:
-            judged.append(comparison)
-            continue
-        pair = (scores[comparison.variant], scores[comparison.against])
-        if chance is not None and not _any_above(chance, pair, pictures, tie):
-            judged.append(replace(comparison, reason='at chance level'))
-            continue
-        judged.append(_judge(comparison, margin))
+        comparison = _judge(comparison, margin)
+        if comparison.needed_seeds or comparison.needed_pictures:
+            pair = (scores[comparison.variant], scores[comparison.against])
+            if chance is not None and not _any_above(chance, pair, pictures, tie):
+                comparison = replace(
+                    comparison,
+                    reason='at chance level',
+                    needed_seeds=0,
+                    needed_pictures=0,
+                )
+        judged.append(comparison)
     return judged
 
 
@@ -214,33 +223,36 @@ def _test(
         seeds=seeds,
         pictures=count,
         groups=len(pictures.shares),
+        equal_groups=pictures.equal_groups,
         reason=pictures.shortage,
     )
     if comparison.reason:
         return comparison
 
-    over_seeds = _error_over_seeds(gain, pictures.step, tie)
-    over_groups = _error_over_groups(gain, pictures)
-    error = math.hypot(over_seeds, over_groups)
-    if not error > 0:  # a single seed, or seeds that agree in each digit
-        return replace(comparison, reason='few seeds')
-    # Satterthwaite's
-    parts = over_seeds**4 / (seeds - 1)
-    if over_groups:
-        parts += over_groups**4 / (pictures.equal_groups - 1)
-    freedom = error**4 / parts
-    p = 2 * stats.t.sf(abs(comparison.difference) / error, freedom)
-    return replace(
+    comparison = replace(
         comparison,
-        over_seeds=over_seeds,
-        over_groups=over_groups,
-        freedom=freedom,
-        p=float(p),
+        over_seeds=_error_over_seeds(gain, pictures.step, tie),
+        over_groups=_error_over_groups(gain, pictures),
     )
+    if math.isnan(comparison.over_seeds):
+        return replace(comparison, reason='few seeds')
+    return replace(comparison, p=_p_of_zero(comparison))
+
+
+def _p_of_zero(comparison: Comparison) -> float:
+    """Return the p with which the interval of confidence 1 - p ends at zero.
+
+    A p below 1e-12 is given as that.
+    """
+    smallest = 1e-12
+    effect = abs(comparison.difference)
+    if comparison.half_width(smallest) <= effect:
+        return smallest
+    return float(brentq(lambda p: comparison.half_width(p) - effect, smallest, 1.0))
 
 
 def _error_over_seeds(gain: np.ndarray, step: float, tie: float) -> float:
-    """Return the standard error of the mean over seeds; NaN for a single one.
+    """Return the standard error of the mean over seeds; NaN if they have no spread.
 
     A seed's score is rounded to whole pictures. Few seeds that agree do not show that
     nothing varies, so that their variance is at least that of the rounding: of a uniform
@@ -250,23 +262,24 @@ def _error_over_seeds(gain: np.ndarray, step: float, tie: float) -> float:
     if seeds == 1:
         return math.nan
     variance = snap_ties(gain.mean(1), tie).var(ddof=1)
-    return math.sqrt(max(variance, step**2 / 12) / seeds)
+    error = math.sqrt(max(variance, step**2 / 12) / seeds)
+    return error if error > 0 else math.nan
 
 
 def _error_over_groups(gain: np.ndarray, pictures: _Pictures) -> float:
     """Return the standard error of the mean over groups; 0 for scores of whole trainings.
 
     A group counts by its share of the pictures. Where no picture differs, others may: the
-    error is at least that of one group in which all pictures gain.
+    error is at least that of one picture that does.
     """
-    if gain.shape[1] == 1:
+    count = gain.shape[1]
+    if count == 1:
         return 0.0
     deviation = gain.mean(0) - gain.mean()
-    # The part of the mean's deviation that each group brings in.
-    of_group = np.bincount(pictures.group_of_picture, deviation) / gain.shape[1]
-    count = pictures.equal_groups
-    variance = (of_group**2).sum() * count / (count - 1)
-    return math.sqrt(max(variance, (pictures.step * gain.shape[1] / count) ** 2))
+    # By how much each group moves the mean.
+    of_group = np.bincount(pictures.group_of_picture, deviation) / count
+    few = pictures.equal_groups / (pictures.equal_groups - 1)
+    return math.sqrt(max((of_group**2).sum() * few, pictures.step**2))
 
 
 def snap_ties(values: np.ndarray, tie: float) -> np.ndarray:
@@ -333,16 +346,47 @@ def _judge(comparison: Comparison, margin: float) -> Comparison:
     """Return a comparison with the verdict: where its interval lies.
 
     Args:
-        comparison (Comparison): With its interval.
+        comparison (Comparison): With its interval, or the reason why it has none.
         margin (float): In points.
     """
+    if comparison.reason:
+        return comparison
     if -margin < comparison.low and comparison.high < margin:
         return replace(comparison, verdict='equal')
     if comparison.low > 0:
         return replace(comparison, verdict='better')
     if comparison.high < 0:
         return replace(comparison, verdict='worse')
-    needed = _numbers_needed(comparison, margin)
+    return _say_needed(comparison, margin)
+
+
+def _say_needed(comparison: Comparison, margin: float) -> Comparison:
+    """Return an open comparison with what is too few, and how many would do.
+
+    Mean and spread are assumed to be as observed, and groups to grow in number, not in
+    size. What has to grow by the smaller factor is named; where that factor is large and
+    less of both would do, both.
+
+    Args:
+        comparison (Comparison): One whose interval decides nothing.
+        margin (float): In points.
+    """
+    of_seeds = _growth(comparison, margin, seeds=True, pictures=False)
+    if comparison.pictures == 1:  # scores of whole trainings
+        growth = {'seeds': of_seeds}
+    else:
+        of_pictures = _growth(comparison, margin, seeds=False, pictures=True)
+        growth = {'seeds': of_seeds}
+        if of_pictures < of_seeds:
+            growth = {'pictures': of_pictures}
+        if min(of_seeds, of_pictures) > _MOST_GROWTH:
+            of_both = _growth(comparison, margin, seeds=True, pictures=True)
+            growth = {'seeds': of_both, 'pictures': of_both}
+
+    present = {'seeds': comparison.seeds, 'pictures': comparison.pictures}
+    needed = {}
+    for name, factor in growth.items():
+        needed[name] = max(math.ceil(present[name] * factor), present[name] + 1)
     return replace(
         comparison,
         reason=f'few {" and ".join(needed)}',
@@ -351,47 +395,59 @@ def _judge(comparison: Comparison, margin: float) -> Comparison:
     )
 
 
-def _numbers_needed(comparison: Comparison, margin: float) -> dict[str, int]:
-    """Return how many seeds or pictures would decide with a chance of 80 %.
-
-    Mean and spread are assumed to be as observed, and groups to grow in number, not in
-    size. What has to grow by the smaller factor is returned; where that factor is large
-    and less of both would do, both.
+def _growth(
+    comparison: Comparison, margin: float, seeds: bool, pictures: bool
+) -> float:
+    """Return the factor by which seeds, pictures or both have to grow to decide.
 
     Args:
-        comparison (Comparison): One whose interval decides nothing.
+        comparison (Comparison): With the observed difference and errors.
         margin (float): In points.
-
-    Returns:
-        dict[str, int]: 'seeds', 'pictures' or both -> the number.
+        seeds, pictures (bool): What grows.
     """
+    alpha = 1 - comparison.confidence
     effect = abs(comparison.difference)
-    # Quantiles of the normal distribution. To lie within the margin, both ends have to.
-    width, power, power_of_both = stats.norm.ppf(
-        [(1 + comparison.confidence) / 2, POWER, (1 + POWER) / 2]
-    )
-    # The largest error with which the interval excludes zero, or lies within the margin.
-    enough = max(effect / (width + power), (margin - effect) / (width + power_of_both))
-    over_seeds = comparison.over_seeds**2
-    over_groups = comparison.over_groups**2
-    # The factor by which a number has to grow until its error fits beside the other.
-    of_seeds = _growth(over_seeds, enough**2 - over_groups)
-    of_pictures = _growth(over_groups, enough**2 - over_seeds)
-    of_both = (over_seeds + over_groups) / enough**2
-    growth = {'seeds': of_seeds}
-    if 0 < of_pictures < of_seeds:
-        growth = {'pictures': of_pictures}
-    if min(growth.values()) > _MOST_GROWTH:
-        growth = {'seeds': of_both, 'pictures': of_both}
-    present = {'seeds': comparison.seeds, 'pictures': comparison.pictures}
-    needed = {}
-    for name, factor in growth.items():
-        # With a term for Student's t (Guenther, Am. Stat. 1981).
-        number = math.ceil(present[name] * factor + width**2 / 2)
-        needed[name] = max(number, present[name] + 1)
-    return needed
+
+    def room(factor: float) -> float:
+        """Return how much nearer to zero, or to the margin, the interval may end."""
+        seed_factor = factor if seeds else 1.0
+        group_factor = factor if pictures else 1.0
+        over_seeds = comparison.over_seeds / math.sqrt(seed_factor)
+        over_groups = comparison.over_groups / math.sqrt(group_factor)
+        half = half_width(
+            over_seeds,
+            comparison.seeds * seed_factor,
+            over_groups,
+            comparison.equal_groups * group_factor,
+            alpha,
+        )
+        error = math.hypot(over_seeds, over_groups)
+        above_zero = effect - half - ndtri(POWER) * error
+        # Both ends have to lie within the margin.
+        within = margin - effect - half - ndtri((1 + POWER) / 2) * error
+        return float(max(above_zero, within))
+
+    if room(1.0) >= 0:
+        return 1.0
+    if room(_LARGEST_GROWTH) <= 0:
+        return math.inf
+    return float(brentq(room, 1.0, _LARGEST_GROWTH))
 
 
-def _growth(error: float, room: float) -> float:
-    """Return the factor by which a number has to grow until its squared error fits."""
-    return error / room if room > 0 else math.inf
+def half_width(
+    over_seeds: float, seeds: float, over_groups: float, groups: float, alpha: float
+) -> float:
+    """Return half the width of an interval that misses the truth with chance alpha.
+
+    It has two parts, each by Student's t; they are independent, so that their squares
+    add (Howe, J. Am. Stat. Assoc. 1974).
+
+    Args:
+        over_seeds, over_groups (float): The standard errors of the two parts.
+        seeds, groups (float): So many each is estimated from. One group, a whole
+            training, has no error.
+        alpha (float): From 0 to 1.
+    """
+    t_of_seeds = stdtrit(seeds - 1, 1 - alpha / 2)
+    t_of_groups = stdtrit(max(groups - 1, 1.0), 1 - alpha / 2)
+    return math.hypot(over_seeds * t_of_seeds, over_groups * t_of_groups)
