@@ -27,6 +27,7 @@ ORDER = [
     *[f'tasks/{name}' for name in TASKS],
     'analysis',
     'release',
+    'study',
     'ablation',
     'probing',
     'cost',

@@ -244,11 +244,16 @@ def _p_of_zero(comparison: Comparison) -> float:
 
     A p below 1e-12 is given as that.
     """
-    smallest = 1e-12
     effect = abs(comparison.difference)
-    if comparison.half_width(smallest) <= effect:
-        return smallest
-    return float(brentq(lambda p: comparison.half_width(p) - effect, smallest, 1.0))
+
+    def beyond(log_p: float) -> float:
+        """Return by how much the interval ends beyond zero."""
+        return comparison.half_width(math.exp(log_p)) - effect
+
+    smallest = math.log(1e-12)
+    if beyond(smallest) <= 0:
+        return 1e-12
+    return math.exp(brentq(beyond, smallest, 0.0, xtol=1e-6))
 
 
 def _error_over_seeds(gain: np.ndarray, step: float, tie: float) -> float:
@@ -386,7 +391,8 @@ def _say_needed(comparison: Comparison, margin: float) -> Comparison:
     present = {'seeds': comparison.seeds, 'pictures': comparison.pictures}
     needed = {}
     for name, factor in growth.items():
-        needed[name] = max(math.ceil(present[name] * factor), present[name] + 1)
+        enough = max(present[name] * factor, present[name] + 1)
+        needed[name] = math.ceil(enough) if enough < math.inf else 0
     return replace(
         comparison,
         reason=f'few {" and ".join(needed)}',
@@ -408,8 +414,9 @@ def _growth(
     alpha = 1 - comparison.confidence
     effect = abs(comparison.difference)
 
-    def room(factor: float) -> float:
+    def room(log_factor: float) -> float:
         """Return how much nearer to zero, or to the margin, the interval may end."""
+        factor = math.exp(log_factor)
         seed_factor = factor if seeds else 1.0
         group_factor = factor if pictures else 1.0
         over_seeds = comparison.over_seeds / math.sqrt(seed_factor)
@@ -427,11 +434,12 @@ def _growth(
         within = margin - effect - half - ndtri((1 + POWER) / 2) * error
         return float(max(above_zero, within))
 
-    if room(1.0) >= 0:
+    largest = math.log(_LARGEST_GROWTH)
+    if room(0.0) >= 0:
         return 1.0
-    if room(_LARGEST_GROWTH) <= 0:
+    if room(largest) <= 0:
         return math.inf
-    return float(brentq(room, 1.0, _LARGEST_GROWTH))
+    return math.exp(brentq(room, 0.0, largest, xtol=1e-3))
 
 
 def half_width(
