@@ -6,13 +6,6 @@ import torch
 
 from lm4ve.study.heads.baselines import TEMPERATURE, fit_baseline
 from lm4ve.study.heads.candidates import list_probes
-from lm4ve.study.heads.ladder import (
-    RATES,
-    best_of,
-    finalists,
-    ladder_of,
-    untried_values,
-)
 from lm4ve.study.heads.study import mean_recall
 from lm4ve.study.tokens.pooling import read_tokens, width_of
 
@@ -92,27 +85,3 @@ def test_the_mean_recall_weighs_classes_alike():
         [[True] * 8 + [False] * 2, [True] * 4 + [False] * 4 + [True] * 2]
     )
     assert mean_recall(correct, labels).tolist() == [50.0, 75.0]
-
-
-@pytest.mark.parametrize('best', range(len(RATES)))
-@pytest.mark.parametrize('family', ['frozen', 'logreg'])
-def test_tuning_ends_where_the_best_value_has_neighbours(best, family):
-    ladder = ladder_of(family, ())
-    accuracies = {}
-    trained = 0
-    while untried := untried_values(family, (), accuracies):
-        for value in untried:
-            accuracies[value] = -abs(ladder.index(value) - best)
-            trained += 1
-    assert best_of(accuracies, ladder) == ladder[best]
-    for place in (best - 1, best + 1):
-        if 0 <= place < len(ladder):
-            assert ladder[place] in accuracies
-    assert trained <= len(ladder)
-    assert ladder[best] in finalists(accuracies, ladder)
-
-
-def test_of_equal_values_the_first_on_the_ladder_wins():
-    accuracies = {1e-2: 90.0, 1e-3: 90.0, 3e-3: 80.0}
-    assert best_of(accuracies, RATES) == 1e-3
-    assert finalists(accuracies, RATES) == [1e-3, 1e-2]

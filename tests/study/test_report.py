@@ -20,9 +20,8 @@ from lm4ve.study.heads.head import ProfiledHead
 from lm4ve.study.heads.heard_warnings import hear_warnings
 from lm4ve.study.heads.mistakes import class_recalls, list_confusions, only_right_in
 from lm4ve.study.heads.plot import draw_study
-from lm4ve.study.heads.report import claim_folder, write_report
+from lm4ve.study.heads.report import claim_folder, compare_heads, write_report
 from lm4ve.study.heads.study import Study, StudyResults
-from lm4ve.study.heads.verdict import compare
 from lm4ve.study.pictures.data import ProbeData, read_data
 from lm4ve.study.pictures.items import DatasetItem
 from lm4ve.study.tokens.features import Features
@@ -102,7 +101,8 @@ def make_study(data, folder, predicted) -> tuple[Study, StudyResults]:
         recalls[name] = 100 * np.mean(of_classes, 0)
     results = StudyResults(
         tuning={name: {1e-3: 50.0, 3e-3: 60.0, 1e-2: 55.0} for name in heads},
-        tuned=dict.fromkeys(heads, 3e-3),
+        kept=dict.fromkeys(heads, [3e-3]),
+        values={name: [3e-3] * len(values) for name, values in predicted.items()},
         pairs=pairs,
         correct=correct,
         predicted=predicted,
@@ -186,8 +186,8 @@ def test_the_plot_has_all_rows_inside_and_nothing_beyond_100(accuracy, data, tmp
     predicted = {}
     for seed, name in enumerate(HEADS):
         predicted[name] = predict(data, accuracy, 2, seed)
-    _, results = make_study(data, tmp_path, predicted)
-    comparisons = compare(results.correct, results.pairs, 1.0)
+    study, results = make_study(data, tmp_path, predicted)
+    comparisons = compare_heads(study, results)
     figure = draw_study(comparisons, results, 1.0, '$x')
     to_image(figure)  # lays it out
     left, right = figure.axes

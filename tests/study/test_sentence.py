@@ -5,6 +5,7 @@ import gc
 import numpy as np
 import pytest
 
+from lm4ve.study.compare import Comparison, compare
 from lm4ve.study.heads.head import HeadSpec
 from lm4ve.study.heads.sentence import (
     Subject,
@@ -14,7 +15,6 @@ from lm4ve.study.heads.sentence import (
     name_data,
     short_name,
 )
-from lm4ve.study.heads.verdict import Comparison, compare
 
 HEADS = {
     name: HeadSpec(name, name, f'the {name}')
@@ -24,9 +24,7 @@ SUBJECT = Subject(
     block='layer 5 of gpt2',
     encoder='lite0',
     data='photos',
-    seeds=dict(frozen=6, linear=8, logreg=1),
-    test_pictures=200,
-    accuracies=dict(frozen=70.0, linear=70.0, logreg=70.0),
+    accuracies=dict(frozen=70.0, linear=70.0, logreg=71.0, random=60.0, formal=50.0),
 )
 
 
@@ -40,8 +38,8 @@ def compare_by_points(**points):
     """Compare 'frozen' with other heads that have some points less or more than half."""
     correct = {}
     for name, difference in points.items():
-        correct[name] = np.zeros((4, 1000), bool)
-        correct[name][:, : 500 + 10 * difference] = True
+        correct[name] = np.zeros((4, 1000))
+        correct[name][:, : 500 + 10 * difference] = 100
     pairs = [('frozen', name) for name in correct if name != 'frozen']
     return compare(correct, pairs, 1.0)
 
@@ -67,29 +65,56 @@ def test_the_answer_says_what_follows(linear, random, formal, meaning):
     assert text.startswith('Yes: ' if linear < 0 else 'No: ')
     assert 'layer 5 of gpt2 ' in text and 'lite0 on photos; it ' in text
     if linear < 0:
-        words = 'better than the linear by 9 points (95 %: 7.2 to 10.8)'
+        words = 'better than the linear by 9 points ('
         assert words in text
-        assert words in conclude(comparisons, HEADS, 0, 1.0)
+        assert words in conclude(comparisons, HEADS, SUBJECT, 1.0)
+
+
+def open_comparison(**fields):
+    """Return a comparison of six seeds on 200 pictures, without a verdict."""
+    return Comparison(
+        'frozen', 'linear', -1.0, -3.0, 1.0, seeds=6, pictures=200, groups=200, **fields
+    )
 
 
 @pytest.mark.parametrize(
     'needed, few, enough',
     [
-        (dict(pictures_needed=4014), '200 test pictures', '4,100'),
-        (dict(seeds_needed=1950), '6 seeds', '2,000'),
+        (dict(needed_pictures=4014), '200 test pictures', '4,100'),
+        (dict(needed_seeds=1950), '6 seeds', '2,000'),
         (
-            dict(seeds_needed=61, pictures_needed=2292),
+            dict(needed_seeds=61, needed_pictures=2292),
             '6 seeds and 200 test pictures',
             '61 seeds and 2,300 test pictures',
         ),
     ],
 )
 def test_an_open_answer_names_what_is_too_few_and_what_would_do(needed, few, enough):
-    interval = (-3.0, 1.0)
-    one = Comparison('frozen', 'linear', -1.0, interval, interval, 0.3, **needed)
+    one = open_comparison(reason='few seeds', **needed)
     assert answer([one], HEADS, SUBJECT, 1.0) == (
         f'Open: {few} cannot show whether layer 5 of gpt2 helps lite0 on photos '
         f'(-1 point against the linear); about {enough} would.'
+    )
+
+
+@pytest.mark.parametrize(
+    'reason, words',
+    [
+        ('few groups', 'Open: 200 groups of test pictures are too few to show whether'),
+        ('at chance level', 'Open: at chance level nothing shows whether layer 5 of'),
+    ],
+)
+def test_no_number_is_promised_that_nobody_can_tell(reason, words):
+    text = answer([open_comparison(reason=reason)], HEADS, SUBJECT, 1.0)
+    assert text.startswith(words)
+    assert 'would' not in text
+
+
+def test_the_summary_begins_with_the_strongest_baseline():
+    comparisons = compare_by_points(frozen=9, linear=0, logreg=0, random=0)
+    text = conclude(comparisons, HEADS, SUBJECT, 1.0)
+    assert (
+        text.index('the logreg') < text.index('the linear') < text.index('the random')
     )
 
 
@@ -100,12 +125,11 @@ def test_the_probe_that_is_hardest_to_beat_decides():
 
 
 def test_an_undecided_probe_leaves_the_answer_open():
-    beaten = Comparison('frozen', 'linear', 5.0, (4, 6), (4, 6), 0.0, 0.0, 'better')
+    beaten = Comparison('frozen', 'linear', 5.0, 4.0, 6.0, verdict='better')
     open_one = Comparison(
-        'frozen', 'logreg', 3.0, (-1, 7), (-1, 7), 0.2, seeds_needed=9
+        'frozen', 'logreg', 3.0, -1.0, 7.0, reason='few seeds', needed_seeds=9, seeds=6
     )
     text = answer([beaten, open_one], HEADS, SUBJECT, 1.0)
-    # A head without seeds stands beside each of the block's.
     assert text.startswith('Open: 6 seeds cannot')
     assert '(+3 points against the logreg); about 9 would.' in text
 
@@ -149,22 +173,3 @@ def test_data_of_the_encoders_config_are_its_own():
     config = 'configs/pointcloud/x.py'
     assert name_data(f'config:{config}', config) == 'its own data'
     assert name_data('photos/', config) == 'photos'
-
-
-def test_where_a_probe_is_right_everywhere_there_is_no_room_for_a_block():
-    linear = np.ones((6, 40), bool)
-    frozen = linear.copy()
-    frozen[0, :2] = False
-    frozen[3, 5] = False
-    comparisons = compare(
-        dict(frozen=frozen, linear=linear), [('frozen', 'linear')], 1.0
-    )
-    heads = {
-        name: HeadSpec(name, name, f'the {name} probe') for name in ('frozen', 'linear')
-    }
-    for accuracy, start in (
-        (99.5, 'No: layer 5 of gpt2 has no room'),
-        (98.0, 'Open: '),
-    ):
-        subject = SUBJECT._replace(accuracies=dict(linear=accuracy), test_pictures=40)
-        assert answer(comparisons, heads, subject, 1.0).startswith(start)

@@ -168,6 +168,13 @@ FLAGS: dict[str, Flags] = {
             type=at_least(1), help="side of the pictures; default: the encoder's"
         ),
         '--limit': dict(type=at_least(1), help='take about so many pictures'),
+        '--seed': dict(
+            type=at_least(0), default=0, help='of the splits and of --limit; default: 0'
+        ),
+        '--group-by': dict(
+            metavar='parent|COLUMN',
+            help="pictures of a folder, or of a cell, are one group; default: 'group'",
+        ),
         '--cache': dict(
             type=Path, default=Path('work_dirs/try/cache'), help='of what is computed'
         ),

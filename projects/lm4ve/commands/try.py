@@ -28,6 +28,7 @@ from lm4ve.errors import UserError, check
 from lm4ve.files import require_writable, sole_use, write_text
 from lm4ve.runner.cores import count_cores
 from lm4ve.runner.devices import find_device
+from lm4ve.study.compare import RULE
 from lm4ve.study.heads.candidates import words_of_layers
 from lm4ve.study.heads.heard_warnings import hear_warnings
 from lm4ve.study.heads.precision import DTYPES, choose_dtype
@@ -36,7 +37,6 @@ from lm4ve.study.heads.report import claim_folder, write_report
 from lm4ve.study.heads.settings import StudySettings
 from lm4ve.study.heads.study import Study, blocks_of, profile_heads
 from lm4ve.study.heads.training import RECIPE
-from lm4ve.study.heads.verdict import RULE
 from lm4ve.study.pictures.data import ProbeData, read_data, write_left_out
 from lm4ve.study.pool import Pool
 from lm4ve.study.store import Store
@@ -157,7 +157,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         claim_folder(out, identity_of(args))
         require_blocks(settings)
         encoder = load_encoder(args.encoder, args.encoder_checkpoint, args.size)
-        data = read_data(args.data, limit=args.limit)
+        data = read_data(
+            args.data, seed=args.seed, limit=args.limit, group_by=args.group_by
+        )
         write_left_out(data, out / 'left_out.csv')
         # A stopped command prints this path as what it saved.
         MessageHub.get_instance('lm4ve-try').update_info('last_ckpt', str(args.cache))
@@ -191,6 +193,10 @@ def identity_of(args: argparse.Namespace) -> dict[str, str]:
         identity['size'] = str(args.size)
     if args.limit is not None:
         identity['limit'] = str(args.limit)
+    if args.seed:
+        identity['seed'] = str(args.seed)
+    if args.group_by is not None:
+        identity['groups'] = args.group_by
     if args.formal:
         identity['formal'] = ' '.join(args.formal)
     return identity
@@ -205,6 +211,10 @@ def default_name(args: argparse.Namespace) -> str:
         parts += ['size', str(args.size)]
     if args.limit is not None:
         parts += ['limit', str(args.limit)]
+    if args.seed:
+        parts += ['seed', str(args.seed)]
+    if args.group_by is not None:
+        parts += ['by', args.group_by]
     if args.formal:
         parts += ['formal', *args.formal]
     if args.layers != (-1,):

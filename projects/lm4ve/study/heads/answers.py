@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from lm4ve.study.compare import Comparison
 from lm4ve.study.heads.head import HeadSpec
 from lm4ve.study.heads.sentence import (
     Subject,
@@ -14,7 +15,6 @@ from lm4ve.study.heads.sentence import (
     words_of_shots,
 )
 from lm4ve.study.heads.study import Study, StudyResults
-from lm4ve.study.heads.verdict import Comparison
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,6 @@ def make_answer(
         block=name_block(study.heads[study.block]),
         encoder=encoder,
         data=data,
-        seeds={name: len(own) for name, own in results.accuracies.items()},
-        test_pictures=len(features.data.splits['test']),
         accuracies={
             name: float(own.mean()) for name, own in results.accuracies.items()
         },
@@ -70,7 +68,7 @@ def make_answer(
         reference=_choose_reference(comparisons, study.heads),
         comparisons=comparisons,
         sentence=answer(comparisons, study.heads, subject, margin),
-        details=conclude(comparisons, study.heads, subject.shots, margin),
+        details=conclude(comparisons, study.heads, subject, margin),
     )
 
 

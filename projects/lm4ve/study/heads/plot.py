@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from lm4ve.study.cells import points_of_margin
+from lm4ve.study.compare import Comparison
 from lm4ve.study.heads.study import StudyResults
-from lm4ve.study.heads.verdict import Comparison, points_of_margin
 from lm4ve.study.statistics import confidence_interval
 
 #: Verdict -> matplotlib's color of a difference; of others it is gray.
@@ -41,7 +42,7 @@ def draw_study(
         margin (float): The smallest difference that matters, in points.
         title (str): The title of the figure.
     """
-    block = comparisons[0].block
+    block = comparisons[0].variant
     places = {name: place for place, name in enumerate(results.accuracies)}
     height = 2.1 + 0.36 * len(places)
     figure = Figure(figsize=(10, height), layout='constrained')
@@ -77,8 +78,7 @@ def _label_axes(left: Axes, right: Axes, names: Sequence[str], block: str) -> No
     left.set_ylim(len(names) - 1 + _ROOM, -_ROOM)
     left.set_xlabel('test accuracy [%]: seeds, mean, 95 % interval', fontsize=9)
     right.set_xlabel(
-        f"'{block}' minus the variant [points], 95 % intervals:\n"
-        'over seeds (thin), over seeds and pictures (wide)',
+        f"'{block}' minus the variant [points], with the interval that is judged",
         fontsize=9,
         parse_math=False,
     )
@@ -93,12 +93,10 @@ def _draw_accuracies(axes: Axes, y: int, values: np.ndarray, color: str) -> None
 
 
 def _draw_difference(axes: Axes, y: int, comparison: Comparison) -> None:
-    """Draw a comparison at height ``y``: the difference and its two intervals."""
+    """Draw a comparison at height ``y``: the difference and the interval that is judged."""
     color = _VERDICT_COLORS.get(comparison.verdict, _UNDECIDED_COLOR)
-    seeds = np.clip(comparison.interval_over_seeds, -100, 100)
-    both = np.clip(comparison.interval_over_both, -100, 100)
-    axes.plot(both, [y, y], lw=7, alpha=0.3, c=color, solid_capstyle='butt')
-    axes.plot(seeds, [y, y], c=color)
+    interval = np.clip((comparison.low, comparison.high), -100, 100)
+    axes.plot(interval, [y, y], lw=3, alpha=0.5, c=color)
     axes.plot(comparison.difference, y, 'o', ms=6, c=color)
 
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from lm4ve.analysis.pages import render_page
@@ -12,6 +13,8 @@ from lm4ve.errors import UserError, brief, listing
 from lm4ve.files import read_json, write_csv, write_json, write_text
 from lm4ve.runner.rich_console import Console
 from lm4ve.runner.tables import print_table
+from lm4ve.study.cells import points
+from lm4ve.study.compare import Comparison, compare
 from lm4ve.study.heads.answers import Answer, make_answer
 from lm4ve.study.heads.examples import choose_examples, has_pictures
 from lm4ve.study.heads.head import BATCH
@@ -26,7 +29,6 @@ from lm4ve.study.heads.table import (
     result_rows,
 )
 from lm4ve.study.heads.training import RECIPE
-from lm4ve.study.heads.verdict import Comparison, compare, points
 from lm4ve.study.pictures.data import ProbeData
 
 #: Which study a folder's report is of.
@@ -51,8 +53,8 @@ _MOST_CONFUSIONS = 10
 #: Columns of a terminal that the table of results needs.
 _TABLE_WIDTH = 115
 _TABLE_WORDS = (
-    'Accuracy and recall (mean over classes) in per cent of the test pictures, differences in '
-    'points, ± half of the 95 % interval: over seeds; of differences over seeds and pictures.'
+    'Accuracy and recall (mean over classes) in per cent of the test pictures, ± half of the '
+    '95 % interval over seeds; differences in points, with the interval that is judged.'
 )
 
 
@@ -78,7 +80,7 @@ def write_report(
         warnings (Sequence[str]): What was warned of before, for the page.
     """
     margin = study.settings.margin
-    comparisons = compare(results.correct, results.pairs, margin)
+    comparisons = compare_heads(study, results)
     found = make_answer(study, results, comparisons)
     names = list(results.accuracies)
     table = result_rows(names, results, comparisons, margin)
@@ -117,6 +119,21 @@ def write_report(
     )
     write_text(f'{found.sentence}\n{found.details}\n', out / 'sentence.txt')
     _print_report(found, table, notes, out)
+
+
+def compare_heads(study: Study, results: StudyResults) -> list[Comparison]:
+    """Return the comparisons of a study, each with its verdict."""
+    data = study.features.data
+    test = data.splits['test']
+    scores = {name: 100.0 * own for name, own in results.correct.items()}
+    most_frequent = np.bincount(data.labels[test]).max() / len(test)
+    return compare(
+        scores,
+        results.pairs,
+        study.settings.margin,
+        groups=data.groups[test],
+        chance=100 * float(most_frequent),
+    )
 
 
 def _print_report(
@@ -172,9 +189,9 @@ def notes_on(study: Study, results: StudyResults) -> list[str]:
             f'{", ".join(without_score)}.'
         )
     edges = []
-    for name, value in results.tuned.items():
+    for name in results.values:
         if results.is_edge(name):
-            edges.append(f"'{name}' ({value:g})")
+            edges.append(f"'{name}' ({results.describe_values(name)})")
     if edges:
         notes.append(
             'The best learning rate (of logreg: C) is the smallest or largest that was '
@@ -199,10 +216,12 @@ def _write_tables(
     """
     trainings = []
     for name, accuracies in results.accuracies.items():
-        pairs = zip(accuracies, results.recalls[name], strict=True)
-        for seed, (accuracy, recall) in enumerate(pairs):
-            trainings.append((seed, name, accuracy, recall))
-    columns = ['seed', 'variant', 'accuracy', 'recall']
+        rows = zip(
+            results.values[name], accuracies, results.recalls[name], strict=False
+        )
+        for seed, (value, accuracy, recall) in enumerate(rows):
+            trainings.append((seed, name, value, accuracy, recall))
+    columns = ['seed', 'variant', 'value', 'accuracy', 'recall']
     tables = {
         'results.csv': pd.DataFrame(trainings, columns=columns),
         'comparisons.csv': pd.DataFrame([vars(c) for c in comparisons]),
@@ -230,10 +249,11 @@ def _describe_recipe(study: Study) -> str:
     return (
         f'Pictures: {", ".join(sizes)}; {len(data.classes)} classes; tokens '
         f'({tokens}, {channels}), standardized by channel. AdamW, one cycle, '
-        f'{settings.steps} steps of {BATCH}, products in {settings.dtype} '
-        f'(recipe {RECIPE}). The rate is tuned on val with a seed of its own, the two '
-        f'best with a second; then {settings.seeds} train on train and val, few shots on '
-        'train, with rates tuned on the whole of val. The test pictures choose nothing.'
+        f'{settings.steps} steps of {BATCH}, products in {settings.dtype} (recipe '
+        f'{RECIPE}). All seeds share a first tuning on val; each of the {settings.seeds} '
+        'seeds then draws fit and val pictures of its own, chooses among the values that '
+        'the first could not tell apart, and trains on train and val (few shots on train). '
+        'The test pictures choose nothing.'
     )
 
 

@@ -8,19 +8,11 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from lm4ve.study.cells import points, points_of_margin
+from lm4ve.study.compare import Comparison
 from lm4ve.study.heads.candidates import words_of_layers
 from lm4ve.study.heads.head import HeadSpec
-from lm4ve.study.heads.verdict import Comparison, points, points_of_margin
 
-#: Verdicts in the order in which the sentence names them.
-_ORDER = (
-    'better',
-    'worse',
-    'equal',
-    'few seeds',
-    'few test pictures',
-    'few seeds and test pictures',
-)
 #: Families of heads with nothing between tokens and classifier; a block helps if it is
 #: better than each of them.
 _PROBES = ('linear', 'logreg', 'knn')
@@ -35,8 +27,6 @@ class Subject(NamedTuple):
         block (str): The block, as in 'layer 5 of llama-7b'.
         encoder (str): The encoder's short name.
         data (str): The short name of the data, with the shots if they are few.
-        seeds (Mapping[str, int]): Head -> how often it was trained.
-        test_pictures (int): How many pictures decide.
         accuracies (Mapping[str, float]): Head -> its mean accuracy, in per cent.
         shots (int): Pictures of each class that train; 0: all.
     """
@@ -44,8 +34,6 @@ class Subject(NamedTuple):
     block: str
     encoder: str
     data: str
-    seeds: Mapping[str, int]
-    test_pictures: int
     accuracies: Mapping[str, float]
     shots: int = 0
 
@@ -85,23 +73,14 @@ def answer(
     with_probes.sort(key=lambda comparison: comparison.difference)
     for comparison in with_probes:
         if comparison.verdict in ('equal', 'worse'):
-            relation = _relation(comparison.verdict, margin)
+            relation = _relation(comparison, margin)
             other = _describe(comparison, heads[comparison.against])
             return (
                 f'No: {block} does not help {encoder} on {data}; it {relation} {other}.'
             )
     for comparison in with_probes:
-        if comparison.verdict == 'better':
-            continue
-        best = subject.accuracies[comparison.against]
-        if best + margin > 100:
-            other = heads[comparison.against].words
-            return (
-                f'No: {block} has no room to help {encoder} on {data}; with {other} alone '
-                f'{best:.1f} % of the test pictures are right, so nothing gains '
-                f'{points_of_margin(margin)}.'
-            )
-        return _say_open(comparison, heads[comparison.against], subject)
+        if comparison.verdict == 'open':
+            return _say_open(comparison, heads[comparison.against], subject)
     smallest_gain = with_probes[0]
     other = _describe(smallest_gain, heads[smallest_gain.against])
     cause = _cause(comparisons, heads)
@@ -111,34 +90,35 @@ def answer(
 def conclude(
     comparisons: Sequence[Comparison],
     heads: Mapping[str, HeadSpec],
-    shots: int,
+    subject: Subject,
     margin: float,
 ) -> str:
     """Return how a block compares with each other head, in a sentence.
 
-    It names the other heads grouped by verdict, in the order of :data:`_ORDER`, as in
-    'On this data the frozen block is better than the linear probe by 2 points (95 %:
-    1.0 to 3.0); it needs more seeds to be told from a frozen random block.'
+    It names the other heads grouped by verdict, the most accurate head first, as in 'On
+    this data the frozen block is better than the linear probe by 2 points (1.0 to 3.0);
+    it needs more seeds to be told from a frozen random block.'
 
     Args:
         comparisons (Sequence[Comparison]): The comparisons of one block with the other
             heads, at least one.
         heads (Mapping[str, HeadSpec]): Name -> head, of all that are compared.
-        shots (int): Pictures of each class that train; 0: all.
+        subject (Subject): Accuracies and shots.
         margin (float): The smallest difference that matters, in points.
     """
-    clauses = []
-    for verdict in _ORDER:
-        others = []
-        for comparison in comparisons:
-            if comparison.verdict == verdict:
-                others.append(_describe(comparison, heads[comparison.against]))
-        if others:
-            clauses.append(f'{_relation(verdict, margin)} {_join(others)}')
-    block = heads[comparisons[0].block]
+    strongest_first = sorted(
+        comparisons, key=lambda comparison: -subject.accuracies[comparison.against]
+    )
+    others: dict[str, list[str]] = {}
+    for comparison in strongest_first:
+        relation = _relation(comparison, margin)
+        other = _describe(comparison, heads[comparison.against])
+        others.setdefault(relation, []).append(other)
+    clauses = [f'{relation} {_join(names)}' for relation, names in others.items()]
+    block = heads[comparisons[0].variant]
     place = 'On this data'
-    if shots:
-        place = f'With {words_of_shots(shots)}'
+    if subject.shots:
+        place = f'With {words_of_shots(subject.shots)}'
     result = '; it '.join(clauses)
     return f'{place} {block.words} {result}.'
 
@@ -197,44 +177,39 @@ def name_data(source: str, encoder: str) -> str:
 
 
 def _say_open(comparison: Comparison, other: HeadSpec, subject: Subject) -> str:
-    """Return the sentence for a comparison without a verdict: what is too few, and what would do.
+    """Return the sentence for a comparison without a verdict: why, and what would do.
 
     Args:
         comparison (Comparison): The comparison with the decisive probe.
         other (HeadSpec): That probe.
         subject (Subject): What the sentence names.
     """
+    question = f'whether {subject.block} helps {subject.encoder} on {subject.data}'
+    sign = '+' if comparison.difference >= 0 else '-'
+    difference = f'{sign}{points(abs(comparison.difference))} against {other.words}'
     present = []
     needed = []
-    if comparison.seeds_needed:
-        present.append(f'{_paired_seeds(comparison, subject.seeds)} seeds')
-        needed.append(f'{_round_up(comparison.seeds_needed)} seeds')
-    if comparison.pictures_needed:
-        present.append(f'{subject.test_pictures:,} test pictures')
-        needed.append(f'{_round_up(comparison.pictures_needed)} test pictures')
+    if comparison.needed_seeds:
+        present.append(f'{comparison.seeds} seeds')
+        needed.append(f'{_round_up(comparison.needed_seeds)} seeds')
+    if comparison.needed_pictures:
+        present.append(f'{comparison.pictures:,} test pictures')
+        needed.append(f'{_round_up(comparison.needed_pictures)} test pictures')
+    if not needed:
+        reason = {
+            'few groups': f'{comparison.groups} groups of test pictures are too few to show',
+            'few pictures': f'{comparison.pictures} test pictures are too few to show',
+            'few seeds': f'{comparison.seeds} seeds are too few to show',
+            'at chance level': 'at chance level nothing shows',
+            'no scores': 'without scores nothing shows',
+        }[comparison.reason]
+        return f'Open: {reason} {question} ({difference}).'
     if len(needed) == 1:
         needed = [needed[0].split()[0]]  # the noun stands before it already
-    sign = '+' if comparison.difference >= 0 else '-'
-    difference = sign + points(abs(comparison.difference))
     return (
-        f'Open: {_join(present)} cannot show whether {subject.block} helps '
-        f'{subject.encoder} on {subject.data} ({difference} against {other.words}); '
-        f'about {_join(needed)} would.'
+        f'Open: {_join(present)} cannot show {question} ({difference}); about '
+        f'{_join(needed)} would.'
     )
-
-
-def _paired_seeds(comparison: Comparison, seeds: Mapping[str, int]) -> int:
-    """Return how many seeds a comparison has, as ``gain_of`` of the verdict pairs them.
-
-    Args:
-        comparison (Comparison): The comparison.
-        seeds (Mapping[str, int]): Head -> how often it was trained.
-    """
-    of_block = seeds[comparison.block]
-    of_other = seeds[comparison.against]
-    if of_other == 1:  # it depends on no seed, and stands beside each of the block's
-        return of_block
-    return min(of_block, of_other)
 
 
 def _round_up(number: int) -> str:
@@ -247,9 +222,9 @@ def _describe(comparison: Comparison, other: HeadSpec) -> str:
     """Return the other head's name in words, with the difference if one head is better."""
     if comparison.verdict not in ('better', 'worse'):
         return other.words
-    low, high = sorted(abs(end) for end in comparison.interval_over_both)
+    low, high = sorted(abs(end) for end in (comparison.low, comparison.high))
     difference = points(abs(comparison.difference))
-    return f'{other.words} by {difference} (95 %: {low:.1f} to {high:.1f})'
+    return f'{other.words} by {difference} ({low:.1f} to {high:.1f})'
 
 
 def _join(names: Sequence[str]) -> str:
@@ -259,15 +234,21 @@ def _join(names: Sequence[str]) -> str:
     return f'{", ".join(names[:-1])} and {names[-1]}'
 
 
-def _relation(verdict: str, margin: float) -> str:
-    """Return the words between a block and the heads that have a verdict: 'is better than'."""
-    if verdict in ('better', 'worse'):
-        return f'is {verdict} than'
-    if verdict == 'equal':
-        most = points_of_margin(margin)
-        return f'does not differ by more than {most} on these test pictures from'
-    few = verdict.removeprefix('few ')
-    return f'needs more {few} to be told from'
+def _relation(comparison: Comparison, margin: float) -> str:
+    """Return the words between a block and a head by their verdict: 'is better than'."""
+    if comparison.verdict in ('better', 'worse'):
+        return f'is {comparison.verdict} than'
+    if comparison.verdict == 'equal':
+        return f'does not differ by more than {points_of_margin(margin)} from'
+    more = {
+        'few seeds': 'seeds',
+        'few pictures': 'test pictures',
+        'few seeds and pictures': 'seeds and test pictures',
+        'few groups': 'groups of test pictures',
+    }
+    if comparison.reason in more:
+        return f'needs more {more[comparison.reason]} to be told from'
+    return 'cannot be told from'
 
 
 def _cause(comparisons: Sequence[Comparison], heads: Mapping[str, HeadSpec]) -> str:

@@ -1,13 +1,15 @@
-"""A study: it tunes every head, then trains the seeds that are compared.
+"""A study of heads: it tunes each of them, and then trains the seeds that are compared.
 
-tune      learning rate, C or k of each head, on val
-train     every seed with the best value
+tune      all seeds share a first tuning: values of each head's ladder, scored on val
+draw      each seed draws fit and val pictures of its own, on which it chooses among the
+          values that the first tuning cannot tell apart
+test      each seed trains with its value, and is scored on the test pictures
 """
 
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,14 +21,7 @@ from lm4ve.study.heads.candidates import (
     list_probes,
 )
 from lm4ve.study.heads.head import HeadSpec, ProfiledHead
-from lm4ve.study.heads.ladder import (
-    FINALISTS,
-    TUNING_SEEDS,
-    best_of,
-    finalists,
-    ladder_of,
-    untried_values,
-)
+from lm4ve.study.heads.ladder import TUNING_SEED, ladder_of
 from lm4ve.study.heads.profiling import TokenShape, profile_head
 from lm4ve.study.heads.settings import StudySettings
 from lm4ve.study.heads.training import head_job
@@ -35,14 +30,22 @@ from lm4ve.study.pool import Pool, require_success
 from lm4ve.study.progress import Progress
 from lm4ve.study.store import Result
 from lm4ve.study.tokens.features import Features
+from lm4ve.study.tune import next_values, value_of_seed, within_noise
 
-#: Of the ladder of learning rates about so many are tried.
-_TRIED_RATES = 4
+#: Of a ladder about so many values are tried, and so many of them are kept.
+_TRIED = 4
+_KEPT = 2
 
-#: Head -> value -> mean accuracy on 'val', per cent.
+#: Head -> value -> accuracy on the shared 'val', per cent.
 Tuning = dict[str, dict[float, float]]
-#: A head's name and a learning rate, C or k.
-HeadValue = tuple[str, float]
+
+
+class Training(NamedTuple):
+    """A training of a head, by what tells it from others of a study."""
+
+    name: str
+    value: float
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -50,12 +53,13 @@ class StudyResults:
     """What all trainings of a study gave, by the heads' names.
 
     Attributes:
-        tuning (dict[str, dict[float, float]]): Value -> mean accuracy on 'val', per
-            cent: of two seeds for the two best, of one for the others.
-        tuned (dict[str, float]): The best values.
+        tuning (dict[str, dict[float, float]]): Value -> accuracy of the shared tuning on
+            'val', per cent.
+        kept (dict[str, list[float]]): The values that this tuning cannot tell apart.
+        values (dict[str, list[float]]): The value that each seed took.
         predicted (dict[str, np.ndarray]): The labels given, int64 ``[seeds, test
-            pictures]``; -1 where a training diverged. Heads may have other numbers of
-            seeds.
+            pictures]``; -1 where a training diverged. A head that depends on no seed has
+            a single row.
         correct (dict[str, np.ndarray]): What was right, bool of the same shape.
         accuracies (dict[str, np.ndarray]): In per cent, float64 ``[seeds]``.
         recalls (dict[str, np.ndarray]): The mean of the classes' recalls, in per cent,
@@ -65,7 +69,8 @@ class StudyResults:
     """
 
     tuning: Tuning
-    tuned: dict[str, float]
+    kept: dict[str, list[float]]
+    values: dict[str, list[float]]
     predicted: dict[str, np.ndarray]
     correct: dict[str, np.ndarray]
     accuracies: dict[str, np.ndarray]
@@ -78,11 +83,16 @@ class StudyResults:
         tried = self.tuning[name]
         if len(tried) == 1:
             return False
-        return self.tuned[name] in (min(tried), max(tried))
+        best = max(tried, key=tried.__getitem__)
+        return best in (min(tried), max(tried))
 
-    def tuned_accuracy(self, name: str) -> float:
-        """Return a head's accuracy on 'val' with its best value, in per cent."""
-        return self.tuning[name][self.tuned[name]]
+    def describe_values(self, name: str) -> str:
+        """Return the values that a head's seeds took: '0.003', or '0.001 to 0.01'."""
+        smallest = min(self.values[name])
+        largest = max(self.values[name])
+        if smallest == largest:
+            return f'{smallest:g}'
+        return f'{smallest:g} to {largest:g}'
 
 
 class Study:
@@ -113,19 +123,38 @@ class Study:
         return 'frozen'
 
     def train(self) -> StudyResults:
-        """Tune every head on 'val', then train every seed with the best values.
+        """Tune every head, and train every seed with its value.
 
         Raises:
             UserError: A training failed; it names the log.
         """
         self.features.save()
         self._progress = self._expect()
-        tuning, tuned = self._tune()
-        pairs = self._pair(tuning, tuned)
-        predicted, seconds = self._train_seeds(tuned)
+        right_of = self._tune()
+        tuning: Tuning = {}
+        kept: dict[str, list[float]] = {}
+        val = self.features.data.splits['val']
+        groups = np.unique(self.features.data.groups[val], return_inverse=True)[1]
+        for name, right in right_of.items():
+            tuning[name] = {v: 100 * float(right[v].mean()) for v in sorted(right)}
+            kept[name] = within_noise(right, groups)
+        pairs = self._pair(tuning)
+        values = self._draw(kept)
+        predicted, seconds = self._test(values)
         self._progress.close()
-        test = self.features.data.splits['test']
-        labels = self.features.data.labels[test]
+        return self._collect(tuning, kept, values, predicted, seconds, pairs)
+
+    def _collect(
+        self,
+        tuning: Tuning,
+        kept: dict[str, list[float]],
+        values: dict[str, list[float]],
+        predicted: dict[str, np.ndarray],
+        seconds: dict[str, float],
+        pairs: list[tuple[str, str]],
+    ) -> StudyResults:
+        """Return the results, with what follows from the predictions."""
+        labels = self.features.data.labels[self.features.data.splits['test']]
         correct = {}
         accuracies = {}
         recalls = {}
@@ -134,92 +163,112 @@ class Study:
             accuracies[name] = 100 * correct[name].mean(1)
             recalls[name] = mean_recall(correct[name], labels)
         return StudyResults(
-            tuning, tuned, predicted, correct, accuracies, recalls, seconds, pairs
+            tuning=tuning,
+            kept=kept,
+            values=values,
+            predicted=predicted,
+            correct=correct,
+            accuracies=accuracies,
+            recalls=recalls,
+            seconds=seconds,
+            pairs=pairs,
         )
 
     def _expect(self) -> Progress:
         """Return the bar, with the number of trainings that a study mostly has."""
         trainings = {}
         costs = {}
+        seeds = self.settings.seeds
         for name, head in self.heads.items():
-            ladder = self._ladder(name)
-            tried = len(ladder)
-            if not self.settings.rates:
-                tried = min(tried, _TRIED_RATES)
-            trainings[name] = tried + min(FINALISTS, len(ladder)) + self.settings.seeds
+            tried = min(len(self._ladder(name)), _TRIED)
+            kept = _KEPT if tried > 1 else 0
+            trainings[name] = tried + kept * seeds + seeds
             if self._is_fixed(head):
-                trainings[name] = tried + 1
+                trainings[name] = tried + kept * seeds + 1
             costs[name] = 1e6 + head.operations
         return Progress(costs, trainings, self.pool.workers)
 
-    # ------------------------------------------------------------------------- tuning
-    def _tune(self) -> tuple[Tuning, dict[str, float]]:
-        """Search with one seed; let the two best values of each head decide with two.
+    # ------------------------------------------------------------------------- rounds
+    def _tune(self) -> dict[str, dict[float, np.ndarray]]:
+        """Try values until the best of each head has neighbours or ends its ladder.
 
         Returns:
-            tuple: The accuracies of all that was tried, and the best values.
+            dict: Head -> value -> which pictures of 'val' were right, bool ``[n]``.
         """
-        searched = self._search()
-        pairs = []
-        for name, accuracies in searched.items():
-            for value in finalists(accuracies, self._ladder(name)):
-                pairs.append((name, value))
-        finals: Tuning = {name: {} for name in self.heads}
-        for (name, value), accuracy in self._validate(pairs, TUNING_SEEDS).items():
-            finals[name][value] = accuracy
-        tuning = {}
-        tuned = {}
-        for name, accuracies in searched.items():
-            merged = accuracies | finals[name]
-            tuning[name] = {value: merged[value] for value in sorted(merged)}
-            tuned[name] = best_of(finals[name], self._ladder(name))
-        return tuning, tuned
-
-    def _search(self) -> Tuning:
-        """Try values until the best of each head has neighbours or ends its ladder."""
-        tuning: Tuning = {name: {} for name in self.heads}
-        first_seed = TUNING_SEEDS[:1]
+        data = self.features.data
+        labels = data.labels[data.splits['val']]
+        right_of: dict[str, dict[float, np.ndarray]] = {name: {} for name in self.heads}
         while True:
-            untried = self._untried(tuning)
-            if not untried:
-                return tuning
-            for (name, value), accuracy in self._validate(untried, first_seed).items():
-                tuning[name][value] = accuracy
+            trainings = []
+            for name, right in right_of.items():
+                accuracies = {value: own.mean() for value, own in right.items()}
+                for value in next_values(self._ladder(name), accuracies):
+                    trainings.append(Training(name, value, TUNING_SEED))
+            if not trainings:
+                return right_of
+            for training, result in self._run(trainings, 'tune').items():
+                right = _predicted(result) == labels
+                right_of[training.name][training.value] = right
 
-    def _untried(self, tuning: Tuning) -> list[HeadValue]:
-        """Return what is to be tried next of every head."""
-        untried = []
-        for name, accuracies in tuning.items():
-            family = self.heads[name].family
-            for value in untried_values(family, self.settings.rates, accuracies):
-                untried.append((name, value))
-        return untried
+    def _draw(self, kept: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+        """Let each seed choose among the kept values, on pictures of its own.
 
-    def _ladder(self, name: str) -> Sequence[float]:
-        """Return the values that a head may have."""
-        return ladder_of(self.heads[name].family, self.settings.rates)
+        Returns:
+            dict[str, list[float]]: Head -> the value of each seed.
+        """
+        seeds = range(self.settings.seeds)
+        trainings = []
+        for name, values in kept.items():
+            if len(values) > 1:
+                trainings += [Training(name, v, seed) for v in values for seed in seeds]
+        results = self._run(trainings, 'draw')
+        chosen: dict[str, list[float]] = {}
+        for name, values in kept.items():
+            if len(values) == 1:
+                chosen[name] = [values[0]] * len(seeds)
+                continue
+            chosen[name] = []
+            for seed in seeds:
+                accuracies = {}
+                for value in values:
+                    result = results[Training(name, value, seed)]
+                    accuracies[value] = result.metrics['accuracy']
+                chosen[name].append(value_of_seed(values, accuracies))
+        return chosen
 
-    def _validate(
-        self, pairs: Sequence[HeadValue], seeds: Sequence[int]
-    ) -> dict[HeadValue, float]:
-        """Train heads and return their mean accuracies on 'val', in per cent.
+    def _test(
+        self, values: dict[str, list[float]]
+    ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+        """Train the seeds that are compared.
 
         Args:
-            pairs (Sequence[HeadValue]): Names of heads with a value each.
-            seeds (Sequence[int]): Seeds of tuning; a fitted head needs no second one.
-        """
-        val = self.features.data.splits['val']
-        labels = self.features.data.labels[val]
-        accuracies = {}
-        for pair, results in self._results(pairs, seeds, 'val').items():
-            correct = [result.predicted == labels for result in results]
-            accuracies[pair] = 100 * float(np.mean(correct))
-        return accuracies
+            values (dict[str, list[float]]): Head -> the value of each seed. Of a head
+                that depends on no seed, whose seeds took the same, one is kept.
 
-    # -------------------------------------------------------------------- comparisons
-    def _pair(
-        self, tuning: Tuning, tuned: Mapping[str, float]
-    ) -> list[tuple[str, str]]:
+        Returns:
+            tuple: The labels given by each head, int64 ``[seeds, test pictures]``, and
+            the median seconds of its trainings.
+        """
+        trainings: dict[str, list[Training]] = {}
+        for name, own in values.items():
+            if self._is_fixed(self.heads[name]):
+                if len(set(own)) == 1:
+                    del own[1:]
+                trainings[name] = [Training(name, value, 0) for value in own]
+            else:
+                trainings[name] = [
+                    Training(name, value, seed) for seed, value in enumerate(own)
+                ]
+        results = self._run([t for own in trainings.values() for t in own], 'test')
+        predicted = {}
+        seconds = {}
+        for name, of_head in trainings.items():
+            rows = [_predicted(results[training]) for training in of_head]
+            predicted[name] = np.stack(rows)
+            seconds[name] = median(results[training].seconds for training in of_head)
+        return predicted, seconds
+
+    def _pair(self, tuning: Tuning) -> list[tuple[str, str]]:
         """Return the comparisons: the block with the other heads.
 
         Of several linear probes only the one that is best on val is compared.
@@ -227,7 +276,7 @@ class Study:
         probes = {}
         for name, head in self.heads.items():
             if head.family == 'linear':
-                probes[name] = tuning[name][tuned[name]]
+                probes[name] = max(tuning[name].values())
         pairs = []
         for name in self.heads:
             is_lesser_probe = name in probes and name != max(
@@ -237,85 +286,59 @@ class Study:
                 pairs.append((self.block, name))
         return pairs
 
-    def _train_seeds(
-        self, tuned: Mapping[str, float]
-    ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
-        """Train the seeds that are compared.
-
-        Args:
-            tuned (Mapping[str, float]): The best value of each head.
-
-        Returns:
-            tuple: The labels given by each head, int64 ``[seeds, test pictures]``, and
-            the median seconds of its trainings.
-        """
-        seeds = range(self.settings.seeds)
-        predicted = {}
-        seconds = {}
-        for (name, _), own in self._results(list(tuned.items()), seeds, 'test').items():
-            predicted[name] = np.stack([result.predicted for result in own])
-            seconds[name] = median(result.seconds for result in own)
-        return predicted, seconds
-
     # ---------------------------------------------------------------------- trainings
-    def _results(
-        self, pairs: Sequence[HeadValue], seeds: Sequence[int], split: str
-    ) -> dict[HeadValue, list[Result]]:
-        """Return the results of heads with a value each; train those not stored yet.
+    def _run(self, trainings: Iterable[Training], stage: str) -> dict[Training, Result]:
+        """Return the results of trainings; run those that are not stored yet.
 
         Args:
-            pairs (Sequence[HeadValue]): Names of heads with a value each.
-            seeds (Sequence[int]): The seeds that each pair is trained with. A head that
-                depends on no seed has the first alone.
-            split (str): The split that is scored, 'val' or 'test'.
-
-        Returns:
-            dict[HeadValue, list[Result]]: The results of each pair, a seed each.
+            trainings (Iterable[Training]): The trainings.
+            stage (str): 'tune', 'draw' or 'test'.
         """
-        jobs: dict[HeadValue, list[Job]] = {}
-        for name, value in pairs:
-            head = self.heads[name]
-            own_seeds = seeds[:1] if self._is_fixed(head) else seeds
-            jobs[name, value] = [
-                self._job(head, value, seed, split) for seed in own_seeds
-            ]
-        failures = self.pool.run(itertools.chain(*jobs.values()), self._progress)
-        require_success(failures)
-        results: dict[HeadValue, list[Result]] = {}
-        for pair, own in jobs.items():
-            results[pair] = [self._read_finished(job) for job in own]
+        jobs = {training: self._job(training, stage) for training in trainings}
+        require_success(self.pool.run(jobs.values(), self._progress))
+        results = {}
+        for training, job in jobs.items():
+            result = self.pool.store.result(job)
+            if result is None:
+                folder = self.pool.store.folder_of(job)
+                raise UserError(f"The result in '{folder}' is lost.")
+            results[training] = result
         return results
 
-    def _is_fixed(self, head: HeadSpec) -> bool:
-        """Return whether a head depends on no seed; few shots are drawn by the seed."""
-        return head.is_fitted and self.settings.shots == 0
-
-    def _job(self, head: ProfiledHead, value: float, seed: int, split: str) -> Job:
-        """Return the training of a head with a value and a seed, scored on a split."""
+    def _job(self, training: Training, stage: str) -> Job:
+        """Return the job of a training."""
         settings = self.settings
         return head_job(
             self.features,
-            head,
-            value,
-            seed,
-            split,
+            self.heads[training.name],
+            training.value,
+            training.seed,
+            stage,
             settings.steps,
             settings.dtype,
             settings.shots,
         )
 
-    def _read_finished(self, job: Job) -> Result:
-        """Return the stored result of a job that was run, now or earlier.
+    def _is_fixed(self, head: HeadSpec) -> bool:
+        """Return whether a head depends on no seed; few shots are drawn by the seed."""
+        return head.is_fitted and self.settings.shots == 0
 
-        Raises:
-            UserError: It was deleted meanwhile.
-        """
-        result = self.pool.store.result(job)
-        if result is None:
-            raise UserError(
-                f"The result in '{self.pool.store.folder_of(job)}' is lost."
-            )
-        return result
+    def _ladder(self, name: str) -> Sequence[float]:
+        """Return the values that a head may have."""
+        return ladder_of(self.heads[name].family, self.settings.rates)
+
+
+def _predicted(result: Result) -> np.ndarray:
+    """Return the labels that a head gave.
+
+    Raises:
+        UserError: They are not in the file.
+    """
+    if result.predicted is None:
+        raise UserError(
+            'A stored result has no labels. Fix: delete the jobs of the cache.'
+        )
+    return result.predicted
 
 
 def mean_recall(correct: np.ndarray, labels: np.ndarray) -> np.ndarray:

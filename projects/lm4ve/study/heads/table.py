@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lm4ve.study.cells import format_number, format_p_value
+from lm4ve.study.cells import format_number, format_p_value, points_of_margin
+from lm4ve.study.compare import Comparison
 from lm4ve.study.heads.ladder import WORDS
 from lm4ve.study.heads.mistakes import class_recalls, list_confusions
 from lm4ve.study.heads.study import Study, StudyResults
-from lm4ve.study.heads.verdict import Comparison, points_of_margin
 from lm4ve.study.statistics import confidence_interval
 
 #: Cells by column; all rows of a table have the same columns.
@@ -31,7 +31,7 @@ def result_rows(
         margin (float): The smallest difference that matters, in points.
     """
     comparison_with = {comparison.against: comparison for comparison in comparisons}
-    block = comparisons[0].block
+    block = comparisons[0].variant
     rows = []
     for name in names:
         accuracies = results.accuracies[name]
@@ -40,7 +40,7 @@ def result_rows(
             'accuracy': _format_mean(float(accuracies.mean()), half_width(accuracies)),
             'recall': f'{results.recalls[name].mean():.1f}',
             'difference': '',
-            'over seeds': '',
+            'interval': '',
             "Holm's p": '',
             f"'{block}' is": '',
         }
@@ -55,7 +55,7 @@ def result_rows(
 
 def narrow_rows(rows: Sequence[Row]) -> list[Row]:
     """Return rows of :func:`result_rows` with the columns that a narrow terminal has room for."""
-    left_out = ('recall', 'over seeds', "Holm's p")
+    left_out = ('recall', "Holm's p")
     narrow = []
     for row in rows:
         narrow.append({name: row[name] for name in row if name not in left_out})
@@ -67,7 +67,7 @@ def cost_rows(study: Study, results: StudyResults) -> list[Row]:
     rows = []
     for name, head in study.heads.items():
         word = WORDS.get(head.family, 'rate')
-        tuned = f'{word} {results.tuned[name]:g}'
+        tuned = f'{word} {results.describe_values(name)}'
         if results.is_edge(name):
             tuned += ' (edge)'
         rows.append(
@@ -91,41 +91,50 @@ def half_width(accuracies: np.ndarray) -> float:
 
 def _comparison_cells(comparison: Comparison, margin: float) -> Row:
     """Return the cells of a row that compare the block with the row's head."""
-    low, high = comparison.interval_over_both
-    low_of_seeds, high_of_seeds = comparison.interval_over_seeds
     return {
-        'difference': _format_mean(comparison.difference, (high - low) / 2, sign='+'),
-        'over seeds': f'± {(high_of_seeds - low_of_seeds) / 2:.1f}',
+        'difference': format_points(comparison.difference),
+        'interval': format_ends(comparison.low, comparison.high),
         "Holm's p": format_p_value(comparison.corrected_p),
-        f"'{comparison.block}' is": _brief_verdict(comparison, margin),
+        f"'{comparison.variant}' is": brief_verdict(comparison, margin),
     }
 
 
-def _format_mean(mean: float, half: float, sign: str = '') -> str:
+def format_points(value: float) -> str:
+    """Return a difference in points with its sign; '-' for NaN."""
+    return '-' if np.isnan(value) else f'{value:+.1f}'
+
+
+def format_ends(low: float, high: float) -> str:
+    """Return the ends of an interval in points; '-' for one that cannot be estimated."""
+    return '-' if np.isnan(low) else f'{low:+.1f} to {high:+.1f}'
+
+
+def _format_mean(mean: float, half: float) -> str:
     """Return a mean and half of its interval: '95.3 ± 0.4'; the mean alone if it has none.
 
     Args:
         mean (float): The mean.
         half (float): Half of its interval, or NaN.
-        sign (str): '+' gives positive means a sign.
     """
     if np.isnan(half):
-        return f'{mean:{sign}.1f}'
-    return f'{mean:{sign}.1f} ± {half:.1f}'
+        return f'{mean:.1f}'
+    return f'{mean:.1f} ± {half:.1f}'
 
 
-def _brief_verdict(comparison: Comparison, margin: float) -> str:
-    """Return a verdict in a few words: 'better', 'within 1 point', 'open: 40 seeds needed'."""
-    if comparison.verdict in ('better', 'worse'):
-        return comparison.verdict
+def brief_verdict(comparison: Comparison, margin: float) -> str:
+    """Return a verdict in a few words: 'better', 'within 1 point', 'open: few groups'."""
     if comparison.verdict == 'equal':
         return f'within {points_of_margin(margin)}'
+    if comparison.verdict != 'open':
+        return comparison.verdict
     needed = []
-    if comparison.seeds_needed:
-        needed.append(f'{comparison.seeds_needed:,} seeds')
-    if comparison.pictures_needed:
-        needed.append(f'{comparison.pictures_needed:,} pictures')
-    return f'needs {", ".join(needed)}'
+    if comparison.needed_seeds:
+        needed.append(f'{comparison.needed_seeds:,} seeds')
+    if comparison.needed_pictures:
+        needed.append(f'{comparison.needed_pictures:,} pictures')
+    if needed:
+        return f'open: needs {", ".join(needed)}'
+    return f'open: {comparison.reason}'
 
 
 def class_rows(study: Study, results: StudyResults, names: Sequence[str]) -> list[Row]:

@@ -9,7 +9,7 @@ import functools
 import itertools
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -26,12 +26,13 @@ from lm4ve.runner.devices import find_device
 from lm4ve.study.heads.baselines import fit_baseline
 from lm4ve.study.heads.head import BATCH, HeadSpec, ProfiledHead, build_head
 from lm4ve.study.job import Job, digest
+from lm4ve.study.pictures.splits import draw_fit_and_val
 from lm4ve.study.store import Result
 from lm4ve.study.tokens.features import Features, load_features
 from lm4ve.study.tokens.pooling import read_tokens
 
 #: Part of every key: another number for another recipe.
-RECIPE = 4
+RECIPE = 5
 WEIGHT_DECAY = 0.01
 #: The mean and the deviation of each channel are computed from at most so many pictures.
 _PICTURES_TO_STANDARDIZE = 1024
@@ -45,7 +46,7 @@ def head_job(
     head: ProfiledHead,
     value: float,
     seed: int,
-    split: str,
+    stage: str,
     steps: int = 0,
     dtype: str = 'float32',
     shots: int = 0,
@@ -59,7 +60,8 @@ def head_job(
             'logreg', k of 'knn'.
         seed (int): Decides the initialization, the order, a random block and the
             pictures of few shots.
-        split (str): What is scored: 'val' while values are tuned, 'test' at the end.
+        stage (str): What is trained on and scored: 'tune', 'draw' or 'test', see
+            :meth:`Trainer.split`.
         steps (int): Batches; of no concern to a classifier of scikit-learn.
         dtype (str): The type of the products, 'float32' or 'bfloat16'.
         shots (int): Pictures of each class that it trains on; 0: all.
@@ -67,14 +69,13 @@ def head_job(
     if head.is_fitted:
         steps = 0
     training = dict(
-        value=value, seed=seed, split=split, steps=steps, dtype=dtype, shots=shots
+        value=value, seed=seed, stage=stage, steps=steps, dtype=dtype, shots=shots
     )
     library = sklearn.__version__ if head.is_fitted else torch.__version__
     device = find_device(None).type
     decides = [RECIPE, features.digest, library, device, head.identity, training]
     own = HeadSpec(**{name: getattr(head, name) for name in _SPEC_FIELDS})
     spec = dict(training, head=asdict(own), features=str(features.file.resolve()))
-    stage = 'tune' if split == 'val' else 'test'
     cost = max(steps, 1) * (head.operations + 1e6)
     key = digest(decides)
     return Job('head', head.name, stage, value, seed, key, spec, cost)
@@ -93,9 +94,8 @@ def run(spec: Mapping[str, Any], key: str, folder: Path, launcher: str) -> Resul
     start = time.perf_counter()
     with _as_one_thread():
         trainer = _trainer_of(spec['features'])
-        predicted = trainer.run(spec)
-    data = trainer.features.data
-    labels = data.labels[data.splits[spec['split']]]
+        scored, predicted = trainer.run(spec)
+    labels = trainer.features.data.labels[scored]
     accuracy = 100 * float((predicted == labels).mean())
     return Result(
         metrics=dict(accuracy=accuracy),
@@ -170,16 +170,14 @@ class Trainer:
         tokens.sub_(self.mean).div_(self.deviation + 1e-6)
         return read_tokens(tokens, reads, self.features.prefix), labels
 
-    def pictures(self, splits: Sequence[str], shots: int, seed: int) -> np.ndarray:
+    def pictures(self, pictures: np.ndarray, shots: int, seed: int) -> np.ndarray:
         """Return the indices of the pictures to train on, int64 ``[n]``.
 
         Args:
-            splits (Sequence[str]): The splits that they come from.
+            pictures (np.ndarray): What they are drawn from.
             shots (int): So many of each class, or all that there are; 0: all pictures.
             seed (int): Decides which ones, if they are few.
         """
-        indices_of = self.features.data.splits
-        pictures = np.concatenate([indices_of[split] for split in splits])
         if shots == 0:
             return pictures
         drawn = np.random.default_rng(seed).permutation(pictures)
@@ -212,22 +210,46 @@ class Trainer:
                 yield self.load(indices, reads)
 
     # ----------------------------------------------------------------------- training
-    def run(self, spec: Mapping[str, Any]) -> np.ndarray:
-        """Train a head; return the label that it gives each scored picture, int64 ``[n]``.
+    def run(self, spec: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        """Train a head and let it label pictures.
 
         Args:
             spec (Mapping): The specification, of :func:`head_job`.
+
+        Returns:
+            tuple: The n pictures that are scored, and the label of each, int64 ``[n]``.
         """
-        scored = self.features.data.splits[spec['split']]
         seed = spec['seed']
-        splits = trained_splits(spec['split'], spec['shots'])
-        pictures = self.pictures(splits, spec['shots'], seed)
+        shots = spec['shots']
+        to_train, scored = self.split(spec['stage'], seed, shots)
+        pictures = self.pictures(to_train, shots, seed)
         head = HeadSpec(**spec['head'])
         if head.is_fitted:
-            return self._fit(head, spec['value'], pictures, scored)
+            return scored, self._fit(head, spec['value'], pictures, scored)
         dtype = spec['dtype']
         model = self.train(head, spec['value'], seed, spec['steps'], pictures, dtype)
-        return self.predict(model, scored, head.reads, dtype)
+        return scored, self.predict(model, scored, head.reads, dtype)
+
+    def split(self, stage: str, seed: int, shots: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the pictures to train on and those that are scored, int64 indices.
+
+        Args:
+            stage (str): 'tune': 'train', scored on 'val'. 'draw': four fifths of both,
+                drawn by the seed, scored on the last fifth. 'test': both, scored on
+                'test'; the value is fixed by then, so that the pictures which tuned it
+                may train.
+            seed (int): Draws.
+            shots (int): Few shots are drawn from 'train' alone before the test.
+        """
+        data = self.features.data
+        both = np.concatenate([data.splits['train'], data.splits['val']])
+        if stage == 'tune':
+            return data.splits['train'], data.splits['val']
+        if stage == 'draw':
+            return draw_fit_and_val(both, data.labels, data.groups, seed)
+        if shots:
+            return data.splits['train'], data.splits['test']
+        return both, data.splits['test']
 
     def build(self, head: HeadSpec, seed: int) -> nn.Sequential:
         """Build a head for these tokens and classes; see :func:`build_head`."""
@@ -310,17 +332,6 @@ class Trainer:
             is_finite = scores.isfinite().all(1)
             predicted.append(torch.where(is_finite, scores.argmax(1), -1))
         return torch.cat(predicted).cpu().numpy()
-
-
-def trained_splits(split: str, shots: int) -> list[str]:
-    """Return the splits whose pictures are trained on before a split is scored.
-
-    The tuned value is fixed by the time of the test, so that the pictures which tuned it
-    may train. Few shots are drawn from the pictures to train alone.
-    """
-    if split == 'test' and shots == 0:
-        return ['train', 'val']
-    return ['train']
 
 
 def train_head(

@@ -6,7 +6,7 @@ Splits are fixed before anything is trained.
 import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,8 @@ class ProbeData:
         classes (tuple[str, ...]): The names of the labels.
         fingerprint (str): Hex; of the files' contents in their order.
         items (Sequence[Item]): Files, or samples of data sets.
+        groups (np.ndarray): The group of each picture, int64 ``[n]``; those that show
+            the same are in one. Without: each is one.
         drawn (frozenset[str]): The splits that were drawn here. Damaged pictures are left
             out of them, and of 'train'; in the others they are an error.
         left_out (tuple[LeftOut, ...]): What is not used, each with the reason.
@@ -61,8 +63,14 @@ class ProbeData:
     classes: tuple[str, ...]
     fingerprint: str
     items: Sequence[Item]
+    groups: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     drawn: frozenset[str] = frozenset()
     left_out: tuple[LeftOut, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Make each picture a group where none are given."""
+        if len(self.groups) != len(self.labels):
+            object.__setattr__(self, 'groups', np.arange(len(self.labels)))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -104,7 +112,13 @@ class ProbeData:
         return replace(self, splits=splits, left_out=tuple(known.items()))
 
 
-def read_data(path: str, *, seed: int = 0, limit: int | None = None) -> ProbeData:
+def read_data(
+    path: str,
+    *,
+    seed: int = 0,
+    limit: int | None = None,
+    group_by: str | None = None,
+) -> ProbeData:
     """Read labelled data and fix its splits.
 
     Args:
@@ -117,6 +131,9 @@ def read_data(path: str, *, seed: int = 0, limit: int | None = None) -> ProbeDat
             a fifth of train.
         limit (int, optional): About so many items, an equal share of each class and
             split.
+        group_by (str, optional): What puts pictures into groups: 'parent', the folder of
+            a file, or a column of the CSV (by default 'group', if there is one), or a
+            field of a data set's samples.
 
     Returns:
         ProbeData: Damaged pictures are left out, and, where the splits are made here,
@@ -127,7 +144,7 @@ def read_data(path: str, *, seed: int = 0, limit: int | None = None) -> ProbeDat
             of the user's own val or test is damaged, or all of a class are, or a group or
             a class stands on the wrong side.
     """
-    rows, left_out = list_rows(path)
+    rows, left_out = list_rows(path, group_by)
     if limit is not None:
         check('--limit', limit, least=1)
         rows = _take_share(rows, limit, seed)
@@ -159,6 +176,7 @@ def read_data(path: str, *, seed: int = 0, limit: int | None = None) -> ProbeDat
         classes=tuple(classes),
         fingerprint=fingerprint,
         items=items,
+        groups=pd.factorize(rows['joined_group'])[0],
         drawn=drawn,
         left_out=tuple(left_out),
     )

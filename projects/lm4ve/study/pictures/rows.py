@@ -18,11 +18,13 @@ from lm4ve.data.folder_listing import OTHER_ENDING, OUTSIDE, list_files
 from lm4ve.data.suffixes import has_image_suffix
 from lm4ve.errors import UserError, check, listing
 from lm4ve.runner.config import read_config
-from lm4ve.study.pictures.items import DatasetItem
+from lm4ve.study.pictures.items import DatasetItem, Item, file_of
 from lm4ve.tasks.base.analysis import tested_loader
 from lm4ve.text.annotation_files import read_rows
 
 COLUMNS = ('item', 'label', 'split', 'group')
+#: What ``--group-by`` calls the folder of a file.
+PARENT = 'parent'
 #: Data sets that give samples of another one several times.
 _REPEATING = ('RepeatDataset', 'ClassBalancedDataset')
 #: The name of a file that is left out, and the reason.
@@ -45,11 +47,14 @@ def split_of(word: str) -> str | None:
     return SPLIT_NAMES.get(word.lower())
 
 
-def list_rows(path: str) -> tuple[pd.DataFrame, list[LeftOut]]:
+def list_rows(
+    path: str, group_by: str | None = None
+) -> tuple[pd.DataFrame, list[LeftOut]]:
     """List labelled items.
 
     Args:
         path (str): See :func:`lm4ve.study.pictures.data.read_data`.
+        group_by (str, optional): See there.
 
     Returns:
         tuple: The rows, whose columns are :data:`COLUMNS`; and the files of a folder that
@@ -60,16 +65,26 @@ def list_rows(path: str) -> tuple[pd.DataFrame, list[LeftOut]]:
     """
     left_out: list[LeftOut] = []
     if path.startswith('config:') or path.endswith('.py'):
-        rows = _rows_of_config(read_config(path.removeprefix('config:')))
+        rows = _rows_of_config(read_config(path.removeprefix('config:')), group_by)
     elif Path(path).is_dir():
+        if group_by is not None:
+            check('--group-by', group_by, choices=(PARENT,))
         rows, left_out = _rows_of_folder(Path(path))
     else:
-        rows = _rows_of_csv(Path(path))
+        rows = _rows_of_csv(Path(path), group_by)
+    if group_by == PARENT:
+        rows['group'] = [_parent_of(item) for item in rows['item']]
     if rows.empty:
         raise UserError(
             f"'{path}' has no pictures. A folder needs them in folders of classes."
         )
     return rows, left_out
+
+
+def _parent_of(item: Item) -> str:
+    """Return the folder of an item's file; '' for an item without a file."""
+    path = file_of(item)
+    return '' if path is None else str(Path(path).parent)
 
 
 # --------------------------------------------------------------------------- folders
@@ -194,7 +209,7 @@ def _find_splits(paths: Sequence[tuple[str, ...]], root: Path) -> dict[str, str]
 
 
 # ----------------------------------------------------------------------------- a CSV
-def _rows_of_csv(path: Path) -> pd.DataFrame:
+def _rows_of_csv(path: Path, group_by: str | None) -> pd.DataFrame:
     """Read the rows of a CSV, whose paths are relative to its folder.
 
     All lines are read before an error, so that the message names each wrong one.
@@ -214,7 +229,10 @@ def _rows_of_csv(path: Path) -> pd.DataFrame:
     # Real path of a file -> the line and the label of its first row.
     first: dict[str, tuple[str, str]] = {}
     for line, row in read_rows(path, 'DATA'):
-        for column in ('path', 'label'):
+        needed = ['path', 'label']
+        if group_by not in (None, PARENT):
+            needed.append(str(group_by))
+        for column in needed:
             _require_column(column, row, path)
         item = path.parent / row['path']
         mistake = _find_mistake(line, row, item)
@@ -232,7 +250,7 @@ def _rows_of_csv(path: Path) -> pd.DataFrame:
         split: str | None = ''
         if 'split' in row:
             split = split_of(row['split'])
-        rows.append((item, row['label'], split, row.get('group', '')))
+        rows.append((item, row['label'], split, row.get(group_by or 'group', '')))
     if mistakes:
         raise UserError(f"'{path}' cannot be used: {listing(mistakes)}.")
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -277,7 +295,7 @@ def _find_mistake(line: str, row: Mapping[str, str], item: Path) -> str | None:
 
 
 # -------------------------------------------------------------------------- a config
-def _rows_of_config(cfg: Config) -> pd.DataFrame:
+def _rows_of_config(cfg: Config, group_by: str | None) -> pd.DataFrame:
     """List the samples of a config's training and test data sets.
 
     Its validation data are not read, since they are often the test data again.
@@ -287,7 +305,7 @@ def _rows_of_config(cfg: Config) -> pd.DataFrame:
     rows = []
     for loader, split in ((trained, 'train'), (tested, 'test')):
         for settings in _single_datasets(loader.dataset):
-            rows += _rows_of_dataset(settings, split)
+            rows += _rows_of_dataset(settings, split, group_by)
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -311,7 +329,9 @@ def _single_datasets(settings: Any) -> list[Any]:
     return parts
 
 
-def _rows_of_dataset(settings: Any, split: str) -> list[tuple[Any, ...]]:
+def _rows_of_dataset(
+    settings: Any, split: str, group_by: str | None
+) -> list[tuple[Any, ...]]:
     """List the samples of a data set as rows, which all belong to one split.
 
     A label is named by the data set's classes, or by its number if there are none.
@@ -319,6 +339,7 @@ def _rows_of_dataset(settings: Any, split: str) -> list[tuple[Any, ...]]:
     Args:
         settings (ConfigDict): The config of the data set.
         split (str): The split.
+        group_by (str, optional): A field of the samples.
 
     Raises:
         UserError: A sample has no single label, or a label that is no class.
@@ -330,7 +351,8 @@ def _rows_of_dataset(settings: Any, split: str) -> list[tuple[Any, ...]]:
         names = [f'{name} ({i})' for i, name in enumerate(names)]
     rows = []
     for index in range(len(dataset)):
-        label = _label_of(dataset.get_data_info(index), settings.type)
+        info = dataset.get_data_info(index)
+        label = _label_of(info, settings.type)
         field = f'The label of sample {index} of {settings.type}'
         if names:
             check(field, label, least=0, most=len(names) - 1)
@@ -338,7 +360,11 @@ def _rows_of_dataset(settings: Any, split: str) -> list[tuple[Any, ...]]:
         else:
             check(field, label, least=0)
             name = str(label)
-        rows.append((DatasetItem(dataset, index), name, split, ''))
+        group = ''
+        if group_by not in (None, PARENT):
+            check('--group-by', group_by, choices=sorted(info))
+            group = str(info[group_by])
+        rows.append((DatasetItem(dataset, index), name, split, group))
     return rows
 
 

@@ -4,6 +4,7 @@ A picture that stands on both sides of a split makes a score too high. So pictur
 show the same, also in files of other formats, count as one where splits are made here.
 """
 
+import warnings
 from collections.abc import Set
 from typing import Any
 
@@ -45,6 +46,7 @@ def assign_splits(
     # A row without a group is in one with the pictures that equal its own.
     named_groups = rows['group'].where(rows['group'] != '', rows['content'])
     groups = _join_groups(named_groups, rows['content'])
+    rows['joined_group'] = groups
     own_splits = set(rows['split'])
     if own_splits == {''}:
         return _split_in_three(rows, groups, seed)
@@ -84,6 +86,26 @@ def _split_in_three(
     rows['split'] = folds.map({0: 'test', 1: 'val'}).fillna('train')
     is_kept = folds >= 0
     return rows[is_kept], rows['item'][~is_kept].tolist()
+
+
+def draw_fit_and_val(
+    pictures: np.ndarray, labels: np.ndarray, groups: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Divide pictures into four fifths to fit and one to validate; groups stay whole.
+
+    Classes of fewer than five groups are divided as far as they can be.
+
+    Args:
+        pictures (np.ndarray): Indices, int64 ``[n]``.
+        labels, groups (np.ndarray): Of all pictures, int64.
+        seed (int): Decides the division.
+    """
+    splitter = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # of classes that are not in each part
+        parts = splitter.split(pictures, labels[pictures], groups[pictures])
+        fit, val = next(iter(parts))
+    return pictures[fit], pictures[val]
 
 
 def _split_off_val(rows: pd.DataFrame, groups: pd.Series, seed: int) -> None:

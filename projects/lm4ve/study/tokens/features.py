@@ -76,7 +76,7 @@ class Features:
     def digest(self) -> str:
         """Hex digits that identify tokens, labels and splits."""
         content = hashlib.sha256(self.fingerprint.encode())
-        content.update(self.data.labels.tobytes())
+        content.update(self.data.labels.tobytes() + self.data.groups.tobytes())
         for split in sorted(self.data.splits):
             content.update(split.encode() + self.data.splits[split].tobytes())
         return content.hexdigest()[:24]
@@ -101,6 +101,7 @@ class Features:
                 file,
                 facts=np.array(json.dumps(facts)),
                 labels=self.data.labels,
+                groups=self.data.groups,
                 **self.data.splits,
             )
 
@@ -119,6 +120,7 @@ def load_features(path: Path) -> Features:
     with np.load(path, allow_pickle=False) as stored:
         facts = json.loads(str(stored['facts']))
         labels = stored['labels']
+        groups = stored['groups']
         splits = {name: stored[name] for name in ('train', 'val', 'test')}
     data = ProbeData(
         name=facts['name'],
@@ -127,6 +129,7 @@ def load_features(path: Path) -> Features:
         classes=tuple(facts['classes']),
         fingerprint='',
         items=(),
+        groups=groups,
     )
     count, tokens, channels = facts['shape']
     return Features(
