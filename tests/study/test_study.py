@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from dataclasses import replace
 from importlib import import_module
 from types import SimpleNamespace
@@ -496,3 +497,20 @@ def test_each_seed_draws_pictures_of_its_own_and_keeps_groups_whole(tmp_path):
         assert not {*groups[fit]} & {*groups[val]}
         drawn.append({*val.tolist()})
     assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_the_report_follows_from_its_own_files(tmp_path, checkpoint, monkeypatch):
+    features = make_features(tmp_path / 'features', lambda x: x[:, 0, 0] > 0)
+    study(features, checkpoint, '--seeds', 2, monkeypatch=monkeypatch)
+    out = (tmp_path / 'features/out').rename(tmp_path / 'copied')
+    shutil.rmtree(tmp_path / 'features')
+    stored = {'study.json', 'pictures.csv', 'results.csv', 'tuning.csv', 'rule.txt'}
+    written = {}
+    for path in out.iterdir():
+        written[path.name] = path.read_bytes()
+        if path.name not in stored:
+            path.unlink()
+    words = ['encoder', 'data', '--block', checkpoint, '--work-dir', str(out)]
+    command.main([*words, '--report-only'])
+    for name in written.keys() - {'.study.json', '.lock', 'left_out.csv'}:
+        assert (out / name).read_bytes() == written[name], name

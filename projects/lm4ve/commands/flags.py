@@ -186,6 +186,7 @@ FLAGS: dict[str, Flags] = {
             help='processes; default: one for each core, or for a GPU',
         ),
         **_ENGINE,
+        '--report-only': dict(_YES, help='the report again, from its own files'),
     },
     'list': {'--task': dict(help='only those of it, for example image')},
     'train': {

@@ -35,6 +35,7 @@ from lm4ve.study.heads.precision import DTYPES, choose_dtype
 from lm4ve.study.heads.profiling import TokenShape
 from lm4ve.study.heads.report import claim_folder, write_report
 from lm4ve.study.heads.settings import StudySettings
+from lm4ve.study.heads.stored import StoredStudy, read_study, write_study
 from lm4ve.study.heads.study import Study, blocks_of, profile_heads
 from lm4ve.study.heads.training import RECIPE
 from lm4ve.study.pictures.data import ProbeData, read_data, write_left_out
@@ -149,6 +150,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     out = args.work_dir
     if out is None:
         out = Path('work_dirs/try', default_name(args))
+    if args.report_only:
+        report(out)
+        return
     # Before anything is computed: nobody waits ten minutes for a report that cannot be
     # written.
     require_writable(args.cache, '--cache')
@@ -282,7 +286,21 @@ def run_study(
     print(f'Verdicts by the rule in {out / "rule.txt"}, fixed now: {numbers}\n')
     results = study.train()
     command = shlex.join(['lm4ve', 'try', *sys.argv[1:]])
-    write_report(study, results, out, rule, command, data, warnings)
+    found = StoredStudy(
+        features, settings, heads, results, rule, command, list(warnings)
+    )
+    write_study(found, data, out)
+    report(out)
+
+
+def report(out: Path) -> None:
+    """Write the report of the study in a folder, from its files alone.
+
+    Raises:
+        UserError: There is no study.
+    """
+    study, data = read_study(out)
+    write_report(study, out, data)
 
 
 def _describe(study: Study) -> str:

@@ -14,7 +14,8 @@ from lm4ve.study.heads.sentence import (
     short_name,
     words_of_shots,
 )
-from lm4ve.study.heads.study import Study, StudyResults
+from lm4ve.study.heads.stored import StoredStudy
+from lm4ve.study.heads.study import StudyResults
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,12 @@ class Answer:
 
 
 def make_answer(
-    study: Study, results: StudyResults, comparisons: list[Comparison]
+    study: StoredStudy, results: StudyResults, comparisons: list[Comparison]
 ) -> Answer:
     """Return what a report says about the block of a study.
 
     Args:
-        study (Study): The study.
+        study (StoredStudy): The study.
         results (StudyResults): Its results.
         comparisons (list[Comparison]): All comparisons of the block.
     """

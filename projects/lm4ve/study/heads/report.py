@@ -19,7 +19,8 @@ from lm4ve.study.heads.answers import Answer, make_answer
 from lm4ve.study.heads.examples import choose_examples, has_pictures
 from lm4ve.study.heads.head import BATCH
 from lm4ve.study.heads.plot import draw_study
-from lm4ve.study.heads.study import Study, StudyResults
+from lm4ve.study.heads.stored import PICTURES, RESULTS, STUDY, TUNING, StoredStudy
+from lm4ve.study.heads.study import StudyResults
 from lm4ve.study.heads.table import (
     Row,
     class_rows,
@@ -37,9 +38,11 @@ PAGE = 'report.html'
 #: What a report consists of.
 FILES = (
     PAGE,
-    'results.csv',
+    STUDY,
+    PICTURES,
+    RESULTS,
+    TUNING,
     'comparisons.csv',
-    'tuning.csv',
     'classes.csv',
     'confusions.csv',
     'plot.png',
@@ -58,27 +61,16 @@ _TABLE_WORDS = (
 )
 
 
-def write_report(
-    study: Study,
-    results: StudyResults,
-    out: Path,
-    rule: str,
-    command: str,
-    data: ProbeData | None,
-    warnings: Sequence[str] = (),
-) -> None:
-    """Write the files of a study's report, and print the answer, the table and the notes.
+def write_report(study: StoredStudy, out: Path, data: ProbeData | None) -> None:
+    """Write what follows from a study's files, and print the answer, the table and the notes.
 
     Args:
-        study (Study): The study.
-        results (StudyResults): Its results.
+        study (StoredStudy): The study, as it was read.
         out (Path): The folder.
-        rule (str): How verdicts are reached, for the page.
-        command (str): The command line that repeats the study, for the page.
         data (ProbeData, optional): The data with their items. The page shows some of
             them if they are pictures.
-        warnings (Sequence[str]): What was warned of before, for the page.
     """
+    results = study.results
     margin = study.settings.margin
     comparisons = compare_heads(study, results)
     found = make_answer(study, results, comparisons)
@@ -93,7 +85,7 @@ def write_report(
         examples = choose_examples(data, results, pair)
     plot = out / 'plot.png'
 
-    _write_tables(results, comparisons, classes, confusions, out)
+    _write_tables(comparisons, classes, confusions, out)
     figure = draw_study(comparisons, results, margin, found.title)
     save_figure(figure, plot, dpi=140, metadata=dict(Software=None))
     render_page(
@@ -111,17 +103,17 @@ def write_report(
         pair=pair,
         examples=examples,
         notes=notes,
-        warnings=warnings,
-        rule=rule,
+        warnings=study.warnings,
+        rule=study.rule,
         costs=cost_rows(study, results),
         recipe=_describe_recipe(study),
-        command=command,
+        command=study.command,
     )
     write_text(f'{found.sentence}\n{found.details}\n', out / 'sentence.txt')
     _print_report(found, table, notes, out)
 
 
-def compare_heads(study: Study, results: StudyResults) -> list[Comparison]:
+def compare_heads(study: StoredStudy, results: StudyResults) -> list[Comparison]:
     """Return the comparisons of a study, each with its verdict."""
     data = study.features.data
     test = data.splits['test']
@@ -159,7 +151,7 @@ def _print_report(
     print_line(f'Report: {out / PAGE}')
 
 
-def notes_on(study: Study, results: StudyResults) -> list[str]:
+def notes_on(study: StoredStudy, results: StudyResults) -> list[str]:
     """Return warnings for the reader: few pictures, short trainings, rates at an edge."""
     features = study.features
     splits = features.data.splits
@@ -201,31 +193,18 @@ def notes_on(study: Study, results: StudyResults) -> list[str]:
 
 
 def _write_tables(
-    results: StudyResults,
     comparisons: Sequence[Comparison],
     classes: list[Row],
     confusions: list[Row],
     out: Path,
 ) -> None:
-    """Write the CSV files of a report.
+    """Write the CSV files that follow from the results.
 
-    ``results.csv`` has a row for each head and seed, ``comparisons.csv`` one for each
-    comparison of a block with another head, and ``tuning.csv`` one for each learning
-    rate, with a column for each head. ``classes.csv`` and ``confusions.csv`` are about
-    the block and the linear probe.
+    ``comparisons.csv`` has a row for each comparison of the block with another head;
+    ``classes.csv`` and ``confusions.csv`` are about the block and the linear probe.
     """
-    trainings = []
-    for name, accuracies in results.accuracies.items():
-        rows = zip(
-            results.values[name], accuracies, results.recalls[name], strict=False
-        )
-        for seed, (value, accuracy, recall) in enumerate(rows):
-            trainings.append((seed, name, value, accuracy, recall))
-    columns = ['seed', 'variant', 'value', 'accuracy', 'recall']
     tables = {
-        'results.csv': pd.DataFrame(trainings, columns=columns),
         'comparisons.csv': pd.DataFrame([vars(c) for c in comparisons]),
-        'tuning.csv': pd.DataFrame(results.tuning).rename_axis('value').reset_index(),
         'classes.csv': pd.DataFrame(classes),
         'confusions.csv': pd.DataFrame(confusions),
     }
@@ -234,7 +213,7 @@ def _write_tables(
         write_csv(table.columns, rows, out / name)
 
 
-def _describe_recipe(study: Study) -> str:
+def _describe_recipe(study: StoredStudy) -> str:
     """Return the paragraph of the page about data and training.
 
     Its fixed words describe what :class:`lm4ve.study.heads.training.Trainer` and

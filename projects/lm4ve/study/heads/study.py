@@ -26,6 +26,7 @@ from lm4ve.study.heads.profiling import TokenShape, profile_head
 from lm4ve.study.heads.settings import StudySettings
 from lm4ve.study.heads.training import head_job
 from lm4ve.study.job import Job
+from lm4ve.study.pictures.data import ProbeData
 from lm4ve.study.pool import Pool, require_success
 from lm4ve.study.progress import Progress
 from lm4ve.study.store import Result
@@ -48,13 +49,24 @@ class Training(NamedTuple):
     seed: int
 
 
+class Drawn(NamedTuple):
+    """A value's accuracy on the val pictures that a seed drew, in per cent."""
+
+    name: str
+    value: float
+    seed: int
+    accuracy: float
+
+
 @dataclass(frozen=True)
 class StudyResults:
     """What all trainings of a study gave, by the heads' names.
 
     Attributes:
-        tuning (dict[str, dict[float, float]]): Value -> accuracy of the shared tuning on
-            'val', per cent.
+        tuned (dict[str, dict[float, np.ndarray]]): Value -> the labels that the shared
+            tuning gave the pictures of 'val', int64 ``[n]``.
+        tuning (dict[str, dict[float, float]]): Value -> its accuracy there, per cent.
+        drawn (list[Drawn]): How the kept values did on the pictures of each seed.
         kept (dict[str, list[float]]): The values that this tuning cannot tell apart.
         values (dict[str, list[float]]): The value that each seed took.
         predicted (dict[str, np.ndarray]): The labels given, int64 ``[seeds, test
@@ -68,7 +80,9 @@ class StudyResults:
         pairs (list[tuple[str, str]]): The block and the other head of each comparison.
     """
 
+    tuned: dict[str, dict[float, np.ndarray]]
     tuning: Tuning
+    drawn: list[Drawn]
     kept: dict[str, list[float]]
     values: dict[str, list[float]]
     predicted: dict[str, np.ndarray]
@@ -130,46 +144,21 @@ class Study:
         """
         self.features.save()
         self._progress = self._expect()
-        right_of = self._tune()
-        tuning: Tuning = {}
-        kept: dict[str, list[float]] = {}
-        val = self.features.data.splits['val']
-        groups = np.unique(self.features.data.groups[val], return_inverse=True)[1]
-        for name, right in right_of.items():
-            tuning[name] = {v: 100 * float(right[v].mean()) for v in sorted(right)}
-            kept[name] = within_noise(right, groups)
-        pairs = self._pair(tuning)
-        values = self._draw(kept)
+        data = self.features.data
+        tuned = self._tune()
+        kept = keep_values(tuned, data)
+        pairs = self._pair(tuned)
+        drawn = self._draw(kept)
+        values = choose_values(kept, drawn, self.settings.seeds)
         predicted, seconds = self._test(values)
         self._progress.close()
-        return self._collect(tuning, kept, values, predicted, seconds, pairs)
-
-    def _collect(
-        self,
-        tuning: Tuning,
-        kept: dict[str, list[float]],
-        values: dict[str, list[float]],
-        predicted: dict[str, np.ndarray],
-        seconds: dict[str, float],
-        pairs: list[tuple[str, str]],
-    ) -> StudyResults:
-        """Return the results, with what follows from the predictions."""
-        labels = self.features.data.labels[self.features.data.splits['test']]
-        correct = {}
-        accuracies = {}
-        recalls = {}
-        for name, own in predicted.items():
-            correct[name] = own == labels
-            accuracies[name] = 100 * correct[name].mean(1)
-            recalls[name] = mean_recall(correct[name], labels)
-        return StudyResults(
-            tuning=tuning,
+        return collect(
+            data=data,
+            tuned=tuned,
             kept=kept,
+            drawn=drawn,
             values=values,
             predicted=predicted,
-            correct=correct,
-            accuracies=accuracies,
-            recalls=recalls,
             seconds=seconds,
             pairs=pairs,
         )
@@ -193,48 +182,42 @@ class Study:
         """Try values until the best of each head has neighbours or ends its ladder.
 
         Returns:
-            dict: Head -> value -> which pictures of 'val' were right, bool ``[n]``.
+            dict: Head -> value -> the labels given to the pictures of 'val', ``[n]``.
         """
         data = self.features.data
         labels = data.labels[data.splits['val']]
-        right_of: dict[str, dict[float, np.ndarray]] = {name: {} for name in self.heads}
+        tuned: dict[str, dict[float, np.ndarray]] = {name: {} for name in self.heads}
         while True:
             trainings = []
-            for name, right in right_of.items():
-                accuracies = {value: own.mean() for value, own in right.items()}
+            for name, given in tuned.items():
+                accuracies = {
+                    v: float((own == labels).mean()) for v, own in given.items()
+                }
                 for value in next_values(self._ladder(name), accuracies):
                     trainings.append(Training(name, value, TUNING_SEED))
             if not trainings:
-                return right_of
+                return {
+                    name: dict(sorted(given.items())) for name, given in tuned.items()
+                }
             for training, result in self._run(trainings, 'tune').items():
-                right = _predicted(result) == labels
-                right_of[training.name][training.value] = right
+                tuned[training.name][training.value] = _predicted(result)
 
-    def _draw(self, kept: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
-        """Let each seed choose among the kept values, on pictures of its own.
+    def _draw(self, kept: Mapping[str, Sequence[float]]) -> list[Drawn]:
+        """Try the kept values of each head on the pictures that each seed draws.
 
-        Returns:
-            dict[str, list[float]]: Head -> the value of each seed.
+        A single kept value needs no trial.
         """
-        seeds = range(self.settings.seeds)
         trainings = []
         for name, values in kept.items():
-            if len(values) > 1:
-                trainings += [Training(name, v, seed) for v in values for seed in seeds]
-        results = self._run(trainings, 'draw')
-        chosen: dict[str, list[float]] = {}
-        for name, values in kept.items():
             if len(values) == 1:
-                chosen[name] = [values[0]] * len(seeds)
                 continue
-            chosen[name] = []
-            for seed in seeds:
-                accuracies = {}
-                for value in values:
-                    result = results[Training(name, value, seed)]
-                    accuracies[value] = result.metrics['accuracy']
-                chosen[name].append(value_of_seed(values, accuracies))
-        return chosen
+            for value in values:
+                for seed in range(self.settings.seeds):
+                    trainings.append(Training(name, value, seed))
+        drawn = []
+        for training, result in self._run(trainings, 'draw').items():
+            drawn.append(Drawn(*training, result.metrics['accuracy']))
+        return drawn
 
     def _test(
         self, values: dict[str, list[float]]
@@ -268,15 +251,21 @@ class Study:
             seconds[name] = median(results[training].seconds for training in of_head)
         return predicted, seconds
 
-    def _pair(self, tuning: Tuning) -> list[tuple[str, str]]:
+    def _pair(
+        self, tuned: Mapping[str, Mapping[float, np.ndarray]]
+    ) -> list[tuple[str, str]]:
         """Return the comparisons: the block with the other heads.
 
         Of several linear probes only the one that is best on val is compared.
         """
+        data = self.features.data
+        labels = data.labels[data.splits['val']]
         probes = {}
         for name, head in self.heads.items():
             if head.family == 'linear':
-                probes[name] = max(tuning[name].values())
+                probes[name] = max(
+                    (own == labels).mean() for own in tuned[name].values()
+                )
         pairs = []
         for name in self.heads:
             is_lesser_probe = name in probes and name != max(
@@ -339,6 +328,92 @@ def _predicted(result: Result) -> np.ndarray:
             'A stored result has no labels. Fix: delete the jobs of the cache.'
         )
     return result.predicted
+
+
+def keep_values(
+    tuned: Mapping[str, Mapping[float, np.ndarray]], data: ProbeData
+) -> dict[str, list[float]]:
+    """Return the values of each head that the shared tuning cannot tell from its best.
+
+    Args:
+        tuned (Mapping): Head -> value -> the labels given to the pictures of 'val'.
+        data (ProbeData): Labels, groups and splits.
+    """
+    val = data.splits['val']
+    groups = np.unique(data.groups[val], return_inverse=True)[1]
+    kept = {}
+    for name, given in tuned.items():
+        right = {value: own == data.labels[val] for value, own in given.items()}
+        kept[name] = within_noise(right, groups)
+    return kept
+
+
+def choose_values(
+    kept: Mapping[str, Sequence[float]], drawn: Sequence[Drawn], seeds: int
+) -> dict[str, list[float]]:
+    """Return the value that each seed takes of each head.
+
+    Args:
+        kept (Mapping): Head -> the values to choose from.
+        drawn (Sequence[Drawn]): How they did on the pictures of each seed.
+        seeds (int): How many seeds there are.
+    """
+    accuracies: dict[tuple[str, int], dict[float, float]] = {}
+    for one in drawn:
+        accuracies.setdefault((one.name, one.seed), {})[one.value] = one.accuracy
+    chosen: dict[str, list[float]] = {}
+    for name, values in kept.items():
+        if len(values) == 1:
+            chosen[name] = [values[0]] * seeds
+            continue
+        chosen[name] = [
+            value_of_seed(values, accuracies[name, seed]) for seed in range(seeds)
+        ]
+    return chosen
+
+
+def collect(
+    data: ProbeData,
+    tuned: dict[str, dict[float, np.ndarray]],
+    kept: dict[str, list[float]],
+    drawn: list[Drawn],
+    values: dict[str, list[float]],
+    predicted: dict[str, np.ndarray],
+    seconds: dict[str, float],
+    pairs: list[tuple[str, str]],
+) -> StudyResults:
+    """Return the results of a study, with what follows from the labels that heads gave.
+
+    Args: the fields of :class:`StudyResults`, and the labels of the data.
+    """
+    labels = data.labels[data.splits['test']]
+    labels_of_val = data.labels[data.splits['val']]
+    tuning: Tuning = {}
+    for name, given in tuned.items():
+        tuning[name] = {
+            value: 100 * float((own == labels_of_val).mean())
+            for value, own in given.items()
+        }
+    correct = {}
+    accuracies = {}
+    recalls = {}
+    for name, own in predicted.items():
+        correct[name] = own == labels
+        accuracies[name] = 100 * correct[name].mean(1)
+        recalls[name] = mean_recall(correct[name], labels)
+    return StudyResults(
+        tuned=tuned,
+        tuning=tuning,
+        drawn=drawn,
+        kept=kept,
+        values=values,
+        predicted=predicted,
+        correct=correct,
+        accuracies=accuracies,
+        recalls=recalls,
+        seconds=seconds,
+        pairs=pairs,
+    )
 
 
 def mean_recall(correct: np.ndarray, labels: np.ndarray) -> np.ndarray:

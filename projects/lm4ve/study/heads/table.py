@@ -8,7 +8,8 @@ from lm4ve.study.cells import format_number, format_p_value, points_of_margin
 from lm4ve.study.compare import Comparison
 from lm4ve.study.heads.ladder import WORDS
 from lm4ve.study.heads.mistakes import class_recalls, list_confusions
-from lm4ve.study.heads.study import Study, StudyResults
+from lm4ve.study.heads.stored import StoredStudy
+from lm4ve.study.heads.study import StudyResults
 from lm4ve.study.statistics import confidence_interval
 
 #: Cells by column; all rows of a table have the same columns.
@@ -62,7 +63,7 @@ def narrow_rows(rows: Sequence[Row]) -> list[Row]:
     return narrow
 
 
-def cost_rows(study: Study, results: StudyResults) -> list[Row]:
+def cost_rows(study: StoredStudy, results: StudyResults) -> list[Row]:
     """Return a row for each head: its size, its cost and how it was trained."""
     rows = []
     for name, head in study.heads.items():
@@ -137,13 +138,15 @@ def brief_verdict(comparison: Comparison, margin: float) -> str:
     return f'open: {comparison.reason}'
 
 
-def class_rows(study: Study, results: StudyResults, names: Sequence[str]) -> list[Row]:
+def class_rows(
+    study: StoredStudy, results: StudyResults, names: Sequence[str]
+) -> list[Row]:
     """Return a row for each class: its pictures by split, and the recall of some heads.
 
     The class with the lowest recall of the first head comes first.
 
     Args:
-        study (Study): The study.
+        study (StoredStudy): The study.
         results (StudyResults): The results of all heads.
         names (Sequence[str]): The heads that have a column, at least one.
     """
@@ -171,12 +174,12 @@ def class_rows(study: Study, results: StudyResults, names: Sequence[str]) -> lis
 
 
 def confusion_rows(
-    study: Study, results: StudyResults, names: Sequence[str]
+    study: StoredStudy, results: StudyResults, names: Sequence[str]
 ) -> list[Row]:
     """Return a row for each pair of classes that the first head confuses, frequent ones first.
 
     Args:
-        study (Study): The study.
+        study (StoredStudy): The study.
         results (StudyResults): The results of all heads.
         names (Sequence[str]): The heads that have a column, at least one.
     """
