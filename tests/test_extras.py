@@ -121,8 +121,8 @@ def test_the_core_alone_runs_the_readme_and_names_the_extra_of_a_task(tmp_path):
     [
         ('analysis', 'analysis'),
         ('analysis.iou', 'iou'),
-        ('ablation', 'slurm'),
-        ('probing', 'try'),
+        ('study.trainings', 'ablation'),
+        ('study.heads', 'try'),
     ],
     ids=str,
 )

@@ -69,24 +69,16 @@ def list_studies(args: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
         data = [f'config:{config}', '--encoder-checkpoint', weights]
         yield Path(name).name, [config, *data, *main, *formal[:1], *families]
 
-    curve = (
-        '--variants linear frozen random --dtype bfloat16 --seeds 4 --layers'.split()
-    )
+    curve = '--variants linear frozen random --dtype bfloat16 --seeds 4'.split()
     for model, block, layers, names in (
         ('minilm', MINILM, '0 1 2 3 4 5', ('openmoji', 'glyphs')),
         ('smollm2', SMOLLM2, '0 5 10 15 20 25 29', ('openmoji', 'glyphs')),
         ('gemma3', args.gemma, '0 8 17', ('openmoji',) if args.gemma else ()),
     ):
         for name in names:
-            words = [
-                *LITE,
-                pictures[name],
-                '--block',
-                str(block),
-                *curve,
-                *layers.split(),
-            ]
-            yield f'layers_{model}_{name}', words
+            words = [*LITE, pictures[name], '--block', str(block), *curve]
+            for layer in layers.split():
+                yield f'layers_{model}_{name}_{layer}', [*words, '--layers', layer]
 
 
 def list_second_studies(
@@ -115,9 +107,10 @@ def list_second_studies(
     for name in ('openmoji', 'glyphs', 'digits'):
         path = pictures[name]
         yield f'recipe4_lite0_{name}_5-shots', [*LITE, path, *few, '--shots', '5']
-        both = [*few, '--shots', '5', 'all']
-        yield f'recipe4_lite2_{name}', [*LITE2, path, *both]
-        yield f'recipe4_dinov2_{name}', [dinov2, path, *both]
+        for regime, shots in (('', 'all'), ('_5-shots', '5')):
+            words = [*few, '--shots', shots]
+            yield f'recipe4_lite2_{name}{regime}', [*LITE2, path, *words]
+            yield f'recipe4_dinov2_{name}{regime}', [dinov2, path, *words]
 
 
 def read_curves(probes: pd.DataFrame, tables: Path, model: str) -> pd.DataFrame:
@@ -202,7 +195,7 @@ def run_study(name: str, words: list[str], args: argparse.Namespace) -> bool:
     # a killed run has left in a partial one is overwritten.
     partial = target.with_suffix('.partial')
     partial.mkdir(parents=True, exist_ok=True)
-    for path in (*report.glob('*.csv'), report / 'sentence.txt'):
+    for path in (*report.glob('*.csv'), report / 'study.json', report / 'sentence.txt'):
         shutil.copy(path, partial)
     partial.rename(target)
     return True
