@@ -17,8 +17,8 @@ def test_studies_have_names_of_their_own(tmp_path, capsys):
         'analysis/evidence.py', '--list', '--gemma', 'g.gguf', '--out', tmp_path
     )
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 28
-    assert len({line.split()[2] for line in lines}) == 28
+    assert len(lines) == 58
+    assert len({line.split()[2] for line in lines}) == 58
     for line in lines:
         assert 'package:' in line or 'g.gguf' in line
 

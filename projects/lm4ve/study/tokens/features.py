@@ -97,13 +97,10 @@ class Features:
             prefix=self.prefix,
         )
         with replacing(self.file) as path, open(path, 'wb') as file:
-            np.savez(
-                file,
-                facts=np.array(json.dumps(facts)),
-                labels=self.data.labels,
-                groups=self.data.groups,
-                **self.data.splits,
+            arrays: Any = dict(
+                self.data.splits, labels=self.data.labels, groups=self.data.groups
             )
+            np.savez(file, facts=np.array(json.dumps(facts)), **arrays)
 
     @property
     def tokens(self) -> np.ndarray:
