@@ -504,7 +504,8 @@ def test_the_report_follows_from_its_own_files(tmp_path, checkpoint, monkeypatch
     study(features, checkpoint, '--seeds', 2, monkeypatch=monkeypatch)
     out = (tmp_path / 'features/out').rename(tmp_path / 'copied')
     shutil.rmtree(tmp_path / 'features')
-    stored = {'study.json', 'pictures.csv', 'results.csv', 'tuning.csv', 'rule.txt'}
+    stored = {'study.json', 'pictures.csv', 'rule.txt'}
+    stored |= {'results.csv', 'tuning.csv', 'timings.csv'}
     written = {}
     for path in out.iterdir():
         written[path.name] = path.read_bytes()

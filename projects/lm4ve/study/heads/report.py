@@ -19,7 +19,14 @@ from lm4ve.study.heads.answers import Answer, make_answer
 from lm4ve.study.heads.examples import choose_examples, has_pictures
 from lm4ve.study.heads.head import BATCH
 from lm4ve.study.heads.plot import draw_study
-from lm4ve.study.heads.stored import PICTURES, RESULTS, STUDY, TUNING, StoredStudy
+from lm4ve.study.heads.stored import (
+    PICTURES,
+    RESULTS,
+    STUDY,
+    TIMINGS,
+    TUNING,
+    StoredStudy,
+)
 from lm4ve.study.heads.study import StudyResults
 from lm4ve.study.heads.table import (
     Row,
@@ -42,6 +49,7 @@ FILES = (
     PICTURES,
     RESULTS,
     TUNING,
+    TIMINGS,
     'comparisons.csv',
     'classes.csv',
     'confusions.csv',

@@ -6,6 +6,7 @@
                     each test picture
     tuning.csv      the same for tuning, on the val pictures; for the draws of a seed,
                     which have other pictures each, the accuracy alone
+    timings.csv     what differs from run to run
 
 Labels are packed: base64 of a byte a picture, of two where there are more classes. 255,
 or the largest number of two bytes, stands for scores that were not finite.
@@ -33,6 +34,7 @@ STUDY = 'study.json'
 PICTURES = 'pictures.csv'
 RESULTS = 'results.csv'
 TUNING = 'tuning.csv'
+TIMINGS = 'timings.csv'
 #: Of study.json; another number for other fields.
 _FORMAT = 1
 
@@ -113,11 +115,11 @@ def _write_results(results: StudyResults, classes: int, folder: Path) -> None:
             accuracy = results.accuracies[name][seed]
             recall = results.recalls[name][seed]
             value = results.values[name][seed]
-            seconds = results.seconds[name]
             packed = pack(row, classes)
-            rows.append((name, seed, value, accuracy, recall, seconds, packed))
-    columns = ('variant', 'seed', 'value', 'accuracy', 'recall', 'seconds', 'predicted')
+            rows.append((name, seed, value, accuracy, recall, packed))
+    columns = ('variant', 'seed', 'value', 'accuracy', 'recall', 'predicted')
     write_csv(columns, rows, folder / RESULTS)
+    write_csv(('variant', 'seconds'), results.seconds.items(), folder / TIMINGS)
 
     rows = []
     for name, by_value in results.tuned.items():
@@ -217,12 +219,12 @@ def _read_results(
     classes = len(data.classes)
     predicted = {}
     values = {}
-    seconds = {}
+    table = pd.read_csv(folder / TIMINGS, keep_default_na=False)
+    seconds = dict(zip(table['variant'], table['seconds'].tolist(), strict=True))
     table = pd.read_csv(folder / RESULTS, keep_default_na=False)
     for name, rows in table.groupby('variant', sort=False):
         predicted[name] = np.stack([unpack(t, classes) for t in rows['predicted']])
         values[name] = rows['value'].tolist()
-        seconds[name] = float(rows['seconds'].iloc[0])
     tuned: dict[str, dict[float, np.ndarray]] = {}
     kept: dict[str, list[float]] = {}
     drawn = []
