@@ -133,8 +133,8 @@ def _write_results(results: StudyResults, classes: int, folder: Path) -> None:
         rows.append(
             (drawn.name, 'draw', drawn.value, drawn.seed, drawn.accuracy, 1, '')
         )
-    columns = ('variant', 'stage', 'value', 'seed', 'accuracy', 'kept', 'predicted')
-    write_csv(columns, rows, folder / TUNING)
+    fields = ('variant', 'stage', 'value', 'seed', 'accuracy', 'kept', 'predicted')
+    write_csv(fields, rows, folder / TUNING)
 
 
 def read_study(folder: Path) -> tuple[StoredStudy, ProbeData | None]:
