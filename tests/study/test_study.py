@@ -446,8 +446,9 @@ def test_few_shots_are_drawn_anew_with_each_seed(tmp_path, checkpoint, monkeypat
         _, results = study(features, checkpoint, *words, monkeypatch=monkeypatch)
         table = pd.read_csv(io.BytesIO(results))
         counts = table.groupby('variant')['seed'].count()
-        # Nearest neighbours of all pictures are the same with every seed.
-        assert counts['knn'] == counts['logreg'] == seeds
+        # Nearest neighbours of all pictures are the same with every seed; of logistic
+        # regression seeds may take another C.
+        assert counts['knn'] == seeds
         means.append(table.groupby('variant')['accuracy'].mean()['linear'])
     assert means[0] < means[1]
 
