@@ -70,6 +70,7 @@ def test_a_misspelled_dtype_names_auto_among_the_choices():
         random_block(dtype='autom')
 
 
+@pytest.mark.bitwise
 @pytest.mark.parametrize('dtype', ['auto', 'float32'])
 def test_a_checkpoint_of_another_dtype_causes_a_warning_and_no_change(
     dtype, monkeypatch

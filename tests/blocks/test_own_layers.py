@@ -604,6 +604,7 @@ def test_16_bit_blocks_are_close(checkpoints):
     assert_equal_but_for_rounding(block(x), exact(x), block, torch.bfloat16)
 
 
+@pytest.mark.bitwise
 def test_an_adapter_learns_and_has_dropout():
     lora = dict(r=2, targets='all-linear', dropout=0.5)
     block = LLMBlock(arch=OWN_FAMILIES[KIND], trainable='lora', lora=lora)

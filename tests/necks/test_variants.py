@@ -167,14 +167,25 @@ def test_several_places_train_save_and_load(places, share, tmp_path):
 
 
 @pytest.mark.parametrize('share', [False, True])
-def test_a_block_given_as_a_module_is_shared_by_places_if_asked(share):
+@pytest.mark.parametrize('by_registry', [False, True])
+def test_a_block_given_as_a_module_is_shared_by_places_if_asked(share, by_registry):
     block = LLMBlock(arch=ARCH, trainable='all')
-    model = lm4ve.wrap(Encoder(), ['blocks.0', 'pair'], block, share_block=share)
+    places = ['blocks.0', 'pair']
+    if by_registry:
+        neck = dict(NECK, block=block)
+        model = LLMBlockInsert(Encoder(), places, neck, share_block=share)
+    else:
+        model = lm4ve.wrap(Encoder(), places, block, share_block=share)
     first, second = model.llm_neck
     assert first.block is block
     assert (second.block is block) == share
-    x = torch.randn(2, 3, block.embed_dims)
-    assert torch.equal(second.block(x), block(x))
+    weights = second.block.state_dict()
+    assert all(torch.equal(w, weights[name]) for name, w in block.state_dict().items())
+
+
+def test_a_neck_is_that_of_one_place():
+    with pytest.raises(UserError, match='1 necks for 2 places.*a config for all'):
+        LLMBlockInsert(Encoder(), ['blocks.0', 'pair'], build_neck())
 
 
 def test_any_module_may_be_a_neck():

@@ -312,7 +312,7 @@ def describe_arguments(arguments: Mapping[str, Any], folder: Path) -> dict[str, 
     """Return the arguments of :func:`lm4ve.wrap` as a file has them.
 
     Args:
-        arguments (Mapping): See :func:`lm4ve.necks.wrapping.build_necks`, with
+        arguments (Mapping): See :func:`lm4ve.necks.wrapping.build_necks_at`, with
             ``block``.
         folder (Path): The folder that gets the file.
 

@@ -6,8 +6,9 @@ class it is: its weights keep their names, ``out_indices`` and layer-wise
 learning rate decay work as before.
 """
 
+import copy
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -44,7 +45,8 @@ def LLMBlockInsert(
         neck (dict | nn.Module | Sequence): Config of :class:`lm4ve.necks.LLMBlockNeck`
             with ``out_type='raw'``. Its ``norm_cfg`` is None unless given,
             since the next layer of the encoder normalizes its own input. A list has one
-            for each place, those of ``after`` first.
+            for each place, those of ``after`` first. Several places share a neck's
+            config, each with weights of its own; a neck itself is that of one place.
         index (int | str): Which entry passes through the neck if the submodule returns
             a sequence, or the key if it returns a dict. The others stay. With
             ``before`` the argument's number, or its name if the encoder passes it by
@@ -75,7 +77,10 @@ def LLMBlockInsert(
     else:
         encoder = MODELS.build(backbone)
     places = find_places(encoder, after, before)
-    necks = _build_necks(encoder, places, neck, share_block)
+    configs = _list_configs(neck, places)
+    if share_block:
+        _check_one_block(configs)
+    necks = build_necks(configs, share_block, _build_registered)
     is_single = has_one_place(after, before)
     attach(encoder, places, necks, index, mask, is_single)
     return encoder
@@ -125,47 +130,39 @@ def attach(
     forget_compiled_code()
 
 
-def _build_necks(
-    encoder: nn.Module, places: Sequence[Place], neck: Any, share_block: bool
-) -> list[Any]:
-    """Build a neck for each place.
+def _list_configs(neck: Any, places: Sequence[Place]) -> list[Any]:
+    """Return the config of the neck of each place, or the neck itself.
 
     Args:
-        encoder (nn.Module): The encoder.
-        places (Sequence[Place]): Its places.
-        neck: A neck or its config for all places, or a sequence with one for each.
-        share_block (bool): Let all necks have the first one's block.
+        neck: A config for all places, or a sequence with one for each. A neck itself is
+            that of a single place.
+        places (Sequence[Place]): The places.
 
     Raises:
-        UserError: There are more or fewer necks than places, or with ``share_block``
-            they name several blocks.
+        UserError: There are more or fewer necks than places, or one is neither.
     """
     if isinstance(neck, (Sequence, nn.ModuleList)):
-        configs = list(neck)
+        given = list(neck)
+    elif isinstance(neck, nn.Module):
+        given = [neck]
     else:
-        configs = [neck] * len(places)
+        given = [neck] * len(places)
     require(
-        len(configs) == len(places),
-        f'backbone.neck: {len(configs)} necks for {len(places)} places. Fix: one for '
+        len(given) == len(places),
+        f'backbone.neck: {len(given)} necks for {len(places)} places. Fix: a config for '
         'all of them, or one for each.',
     )
-    if share_block:
-        return _build_necks_of_one_block(encoder, places, configs)
-    necks = []
-    for place, config in zip(places, configs, strict=True):
-        necks.append(_build_neck(encoder, place, config))
-    return necks
+    configs = []
+    for place, config in zip(places, given, strict=True):
+        if not isinstance(config, nn.Module):
+            check('backbone.neck', config, kind=dict)
+            config = {**default_fields(place), **config}
+        configs.append(config)
+    return configs
 
 
-def _build_necks_of_one_block(
-    encoder: nn.Module, places: Sequence[Place], configs: Sequence[Any]
-) -> list[Any]:
-    """Build a neck for each place, all with the block of the first one.
-
-    Args:
-        encoder (nn.Module): The encoder.
-        places (Sequence[Place]): Its places.
-        configs (Sequence[dict]): The config of each neck.
+def _check_one_block(configs: Sequence[Any]) -> None:
+    """Check that necks which shall share a block name one.
 
     Raises:
         UserError: The configs name several blocks, or one of them is no config.
@@ -174,35 +171,50 @@ def _build_necks_of_one_block(
         check('backbone.neck', config, kind=dict)
         if config.get('block') != configs[0].get('block'):
             raise UserError('backbone.neck: with share_block all necks name one block.')
-    first = _build_neck(encoder, places[0], configs[0])
-    necks = [first]
-    for place, config in zip(places[1:], configs[1:], strict=True):
-        shared = {**config, 'block': first.block}
-        necks.append(_build_neck(encoder, place, shared))
+
+
+def build_necks(
+    configs: Sequence[Any], share_block: bool, build: Callable[[Any], Any]
+) -> list[Any]:
+    """Build necks, each with a block of its own or all with the first one's.
+
+    Args:
+        configs (Sequence): The fields of each neck, or a neck, which stays as it is. A
+            ``block`` that is a module becomes that of the first neck that names it;
+            others get a copy.
+        share_block (bool): Let all necks have the first one's block.
+        build (Callable): Builds a neck of its fields.
+    """
+    necks: list[Any] = []
+    given: list[Any] = []
+    for config in configs:
+        if isinstance(config, nn.Module):
+            necks.append(config)
+            continue
+        block = config.get('block')
+        if necks and share_block:
+            config = {**config, 'block': necks[0].block}
+        elif isinstance(block, nn.Module) and any(block is other for other in given):
+            config = {**config, 'block': copy.deepcopy(block)}
+        given.append(block)
+        necks.append(build(config))
     return necks
 
 
-def _build_neck(encoder: nn.Module, place: Place, config: Any) -> Any:
-    """Build the neck of a place.
+def _build_registered(fields: dict[str, Any]) -> Any:
+    """Build a neck by MMEngine's registry.
 
     Args:
-        encoder (nn.Module): The encoder.
-        place (Place): The place, from which defaults of the neck's fields follow.
-        config (dict | nn.Module): The neck's config; or a neck, which is returned.
+        fields (dict): Its fields, with ``type``. The video task registers another class
+            under the plain neck's name, for the neck of a whole recognizer. Inside an
+            encoder the plain neck is meant in every scope, so the class itself is given.
     """
-    if isinstance(config, nn.Module):
-        return config
-    check('backbone.neck', config, kind=dict)
-    cfg = {**default_fields(place), **config}
-    registered_name = cfg.get('type')
-    # The video task registers another class under this name, for the neck of a whole
-    # recognizer. Inside an encoder the plain neck is meant in every scope, so the class
-    # itself is given.
+    registered_name = fields.get('type')
     if isinstance(registered_name, str):
         name_without_scope = registered_name.rpartition('.')[2]
         if name_without_scope == 'LLMBlockNeck':
-            cfg['type'] = LLMBlockNeck
-    return MODELS.build(cfg)
+            fields = {**fields, 'type': LLMBlockNeck}
+    return MODELS.build(fields)
 
 
 def _check_inserted(neck: Any) -> None:

@@ -5,8 +5,7 @@ neither the language model nor the frozen rest of the encoder is in it. A folder
 was made around other weights is refused before anything of the model is changed.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ from lm4ve.necks.host_settings import check_settings, settings_of
 from lm4ve.necks.neck import LLMBlockNeck
 from lm4ve.necks.places import Place, find_places, has_one_place
 from lm4ve.necks.saved_block import SavedLanguageModel, block_of
-from lm4ve.necks.wrapping import block_config, build_necks, insert
+from lm4ve.necks.wrapping import block_config, build_necks_at, insert
 from lm4ve.version import __version__
 
 WEIGHTS_FILE = 'lm4ve_model.safetensors'
@@ -224,21 +223,15 @@ def _build_necks(
         UserError: The block is unknown.
     """
     arguments = dict(config.arguments)
-    next_block: Callable[[], Any]
     if block is None:
         named = block_of(config, folder)
         language_model = SavedLanguageModel(named, config.fingerprint, folder, download)
         arguments['block'] = language_model.fields()
-        next_block = language_model.build_block
+        block = language_model.build_block()
     else:
         arguments['block'] = block_config(block)
-        next_block = partial(_given, arguments['block'] or block)
-    return build_necks(model, places, arguments, next_block), arguments
-
-
-def _given(block: Any) -> Any:
-    """Return the block, or its config, that a caller has given for every neck."""
-    return block
+        block = arguments['block'] or block
+    return build_necks_at(model, places, arguments, block), arguments
 
 
 def _check_arguments(model: Any, arguments: Mapping[str, Any], folder: Path) -> None:

@@ -4,9 +4,8 @@
 without configs has: a model, a name and a checkpoint.
 """
 
-import copy
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 
 from lm4ve.compat.transformers_trainer_names import keep_names
 from lm4ve.errors import UserError, brief, refuse_unknown, require
-from lm4ve.necks.llm_block_insert import attach
+from lm4ve.necks.llm_block_insert import attach, build_necks
 from lm4ve.necks.neck import LLMBlockNeck, build_block
 from lm4ve.necks.places import (
     Place,
@@ -99,11 +98,7 @@ def wrap(
     if mask is not None:
         arguments['mask'] = dict(mask)
     arguments['block'] = block_config(block)
-
-    def given_block() -> Any:
-        return arguments['block'] or block
-
-    necks = build_necks(model, places, arguments, given_block)
+    necks = build_necks_at(model, places, arguments, arguments['block'] or block)
     for built in necks:
         _init_mappers(built)
     return insert(model, places, necks, arguments)
@@ -122,12 +117,12 @@ def _warn_after_final_norm(model: nn.Module, places: Sequence[Place]) -> None:
     )
 
 
-def build_necks(
+def build_necks_at(
     model: nn.Module,
     places: Sequence[Place],
     arguments: dict[str, Any],
-    next_block: Callable[[], Any],
-) -> Sequence[LLMBlockNeck]:
+    block: Any,
+) -> list[LLMBlockNeck]:
     """Build the necks for places of a model, which stays as it is.
 
     Args:
@@ -135,11 +130,10 @@ def build_necks(
         places (Sequence[Place]): Its places.
         arguments (dict): ``neck`` (a neck's arguments but the block, or a list for
             several), and perhaps ``share_block``, see :func:`wrap`.
-        next_block (Callable): Called for each neck, or once if they share a block;
-            returns the block, or its config.
+        block (dict | nn.Module): The block, or its config.
 
     Returns:
-        Sequence[LLMBlockNeck]: A neck for each place.
+        list[LLMBlockNeck]: A neck for each place.
 
     Raises:
         UserError: See :func:`wrap`.
@@ -149,22 +143,23 @@ def build_necks(
         raise UserError(
             "A model on the device 'meta' cannot be wrapped. Fix: to_empty() first."
         )
-    fields = arguments['neck']
-    if not isinstance(fields, list):
-        fields = [fields]
-    shares_block = arguments.get('share_block')
-    necks: list[LLMBlockNeck] = []
-    for options in fields:
-        if necks and shares_block:
-            block = necks[0].block
-        else:
-            block = next_block()
-        if not isinstance(block, nn.Module):
-            block = build_block(block)
-        elif necks and not shares_block:
-            block = copy.deepcopy(block)  # of the module that a caller has given
-        necks.append(LLMBlockNeck(block=block, **options))
-    return necks
+    options = arguments['neck']
+    if not isinstance(options, list):
+        options = [options]
+    configs = [{**fields, 'block': block} for fields in options]
+    return build_necks(configs, arguments.get('share_block', False), _build_plain)
+
+
+def _build_plain(fields: dict[str, Any]) -> LLMBlockNeck:
+    """Build a neck of its fields, and its block first.
+
+    A neck that gets a block's config takes it for that of a model of MMEngine, and
+    repairs MMEngine's hosts.
+    """
+    block = fields['block']
+    if not isinstance(block, nn.Module):
+        block = build_block(block)
+    return LLMBlockNeck(**{**fields, 'block': block})
 
 
 def block_config(block: Any) -> dict[str, Any] | None:
@@ -218,7 +213,7 @@ def insert(
     Args:
         model (nn.Module): The model; it is changed in place.
         places (Sequence[Place]): Its places.
-        necks (Sequence[LLMBlockNeck]): Those of :func:`build_necks`.
+        necks (Sequence[LLMBlockNeck]): Those of :func:`build_necks_at`.
         arguments (dict): The arguments of :func:`wrap` as
             :func:`lm4ve.save_pretrained` writes them, ``block`` as the block's config
             (None if a module was given).
