@@ -54,7 +54,7 @@ def within_noise(
         paired difference behind the best, in the same order.
     """
     accuracies = {value: right.mean() for value, right in correct.items()}
-    best = correct[value_of_seed(list(correct), accuracies)].astype(float)
+    best: np.ndarray = correct[value_of_seed(list(correct), accuracies)].astype(float)
     if groups is None:
         groups = np.arange(len(best))
     kept = []
