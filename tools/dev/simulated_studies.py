@@ -464,7 +464,7 @@ variant is better, at most 5 % of studies may decide "better" or "worse" on any 
 at least 93 % of 95 % intervals have to cover zero. The mean is over 7 and 12 rows, 3
 and 8 seeds, and 70, 300 and {PICTURES:,} pictures; in brackets is the worst of these 12.
 Sizes at which most studies have fewer than eight groups, and so no interval, are left out
-of what is covered.
+of what is covered; this was decided after such a size had missed.
 What misses by more than its own error is bold; of a tuning that all seeds share, which is
 no longer done, it shows why.
 
