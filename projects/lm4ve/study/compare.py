@@ -448,7 +448,8 @@ def half_width(
     """Return half the width of an interval that misses the truth with chance alpha.
 
     It has two parts, each by Student's t; they are independent, so that their squares
-    add (Howe, J. Am. Stat. Assoc. 1974).
+    add (Howe, J. Am. Stat. Assoc. 1974). One t with Satterthwaite's degrees of freedom is
+    too narrow with three seeds: if they agree by chance, it takes those of the pictures.
 
     Args:
         over_seeds, over_groups (float): The standard errors of the two parts.
