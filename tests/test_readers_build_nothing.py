@@ -68,7 +68,7 @@ READERS = {
     'stores of lm4ve try': [
         'files.py:read_json',
         'study/heads/precision.py:choose_dtype',
-        'study/heads/report.py:claim_folder',
+        'study/report.py:claim_folder',
         'study/tokens/token_file.py:open_token_file',
     ],
     'recipe': ['data/generated.py:write_once'],

@@ -5,6 +5,7 @@ name = 'mmtransformer_argoverse1_controls'
 title = 'Argoverse 1 (validation), mmTransformer: controls'
 base = '../motion/mmtransformer_argoverse1.py'
 metric = 'motion/minFDE@6'
+margin = 0.02  # metres
 greater_is_better = False
 
 _folder = '../motion/mmtransformer_'

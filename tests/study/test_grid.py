@@ -21,6 +21,11 @@ def options_of(job) -> dict:
     return ast.literal_eval(job.spec['options'])
 
 
+def same_value(grid, value) -> dict:
+    """Return one value for all variants and seeds."""
+    return {(v.name, seed): value for v in grid.variants for seed in grid.seeds}
+
+
 @pytest.mark.parametrize('path', GRIDS, ids=lambda p: p.stem)
 def test_every_grid_of_ours_expands(path):
     pytest.importorskip('mmpretrain')
@@ -28,7 +33,7 @@ def test_every_grid_of_ours_expands(path):
     grid = load_grid(path)
     assert grid.name == path.stem
     value = grid.tune.values[0] if grid.tune else None
-    main = grid.tests({variant.name: value for variant in grid.variants})
+    main = grid.tests(same_value(grid, value))
     tuning = grid.tuning()
     assert len(main) == len(grid.variants) * len(grid.seeds)
     # Each variant and seed is a training of its own.
@@ -50,7 +55,7 @@ def test_every_grid_of_ours_expands(path):
 def test_ids_say_all_that_a_result_depends_on(tmp_path):
     def ids(text):
         grid = load_grid(write_grid(tmp_path, text))
-        main = grid.tests({variant.name: 0.1 for variant in grid.variants})
+        main = grid.tests(same_value(grid, 0.1))
         return [job.key for job in grid.tuning() + main]
 
     text = GRID + TUNE
@@ -79,7 +84,7 @@ def test_seeds_and_tuned_values_reach_the_options(tmp_path):
     )
     text = text.replace('seeds = 2', 'seeds = (3, 5)') + TUNE
     grid = load_grid(write_grid(tmp_path, text))
-    _, second = grid.tests(dict(one=0.01))
+    (second,) = grid.tests({('one', 5): 0.01})
     assert options_of(second) == {
         'model.width': 5,
         'work_dir': 'at-5',
@@ -90,7 +95,16 @@ def test_seeds_and_tuned_values_reach_the_options(tmp_path):
     assert [job.value for job in tuning] == [0.01, 0.1, 0.01, 0.1]
     assert options_of(tuning[0])['train_dataloader.dataset.part'] == 'fit'
     # What is not tuned yet has no training that is compared.
-    assert {job.variant for job in grid.tests(dict(two=0.1))} == {'two'}
+    assert {job.variant for job in grid.tests({('two', 3): 0.1})} == {'two'}
+    # A seed draws by its own training, on the same parts as the tuning.
+    draws = grid.draws(dict(one=[0.01, 0.1], two=[0.1]))
+    assert [(job.value, job.seed) for job in draws] == [
+        (0.01, 3),
+        (0.01, 5),
+        (0.1, 3),
+        (0.1, 5),
+    ]
+    assert options_of(draws[0])['train_dataloader.dataset.part'] == 'fit'
 
 
 MISTAKES = {
@@ -111,6 +125,7 @@ MISTAKES = {
         "Did you mean 'config'",
     ),
     'text for seeds': ('seeds = 2', "seeds = 'two'", "seeds='two' must be of type int"),
+    'no margin': ('margin = 0.05', '', 'margin is missing'),
     'reference': (
         "reference = 'two'",
         "reference = '2'",

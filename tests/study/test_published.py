@@ -4,14 +4,15 @@ import functools
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from lm4ve.errors import UserError
 from lm4ve.study.run_job import run_job
-from lm4ve.study.store import Result, Store
+from lm4ve.study.store import Store
+from lm4ve.study.trainings.contents import published_rows
 from lm4ve.study.trainings.grid import Grid, Published
 from lm4ve.study.trainings.grid_files import load_grid
-from lm4ve.study.trainings.report import published_rows
 from tests.helpers.golden import FOLDER as GOLDEN
 from tests.helpers.grids.command import run
 from tests.helpers.grids.toy import GRID, write_grid
@@ -54,9 +55,8 @@ PUBLISHED = Published(
 
 
 def test_rows_have_a_published_score_beside_the_mean_over_seeds():
-    first = Result({'toy/error': 1.0, 'toy/other': 5.0}, 8, 8, 1.0)
-    second = Result({'toy/error': 2.0, 'toy/other': 5.0}, 8, 8, 1.0)
-    one, two = published_rows(PUBLISHED, dict(one=[first, second], two=[]))
+    columns = {'variant': 'one', 'toy/error': [1.0, 2.0], 'toy/other': 5.0}
+    one, two = published_rows(PUBLISHED, pd.DataFrame(columns))
     assert one == {
         'variant': 'one',
         'n': '2',
@@ -69,9 +69,9 @@ def test_rows_have_a_published_score_beside_the_mean_over_seeds():
 
 
 def test_a_published_metric_that_the_test_does_not_report_is_an_error():
-    result = Result({'toy/error': 1.0}, 8, 8, 1.0)
+    results = pd.DataFrame({'variant': ['one'], 'toy/error': 1.0})
     with pytest.raises(UserError, match='toy/other'):
-        published_rows(PUBLISHED, dict(one=[result], two=[]))
+        published_rows(PUBLISHED, results)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_a_tiny_version_runs_to_its_table(grid, tmp_path, monkeypatch, capsys):
     for job in tiny.tests({}):
         store.prepare(job)
         run_job(store.folder_of(job))
-    assert run(path, out, '--report-only') == 0
+    assert run(path, out) == 0
     table = (out / tiny.name / 'published.md').read_text(encoding='utf-8')
     rows = table.splitlines()[2 : 2 + len(grid.published.scores)]
     for row, (name, scores) in zip(rows, grid.published.scores.items(), strict=True):
@@ -143,6 +143,7 @@ def write_tiny_grid(grid: Grid, shrinker: Shrinker, folder: Path) -> Path:
     fields = dict(
         name='tiny',
         metric=grid.metric,
+        margin=grid.margin,
         greater_is_better=grid.greater_is_better,
         seeds=[0],
         reference=grid.reference,

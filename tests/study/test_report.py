@@ -15,16 +15,17 @@ from sklearn.metrics import confusion_matrix, recall_score
 from lm4ve.data.image_files import DamagedPictureError
 from lm4ve.draw.figures import to_image
 from lm4ve.errors import UserError
+from lm4ve.study.heads.contents import report_of
 from lm4ve.study.heads.examples import MOST, choose_examples, has_pictures
 from lm4ve.study.heads.head import ProfiledHead
 from lm4ve.study.heads.heard_warnings import hear_warnings
 from lm4ve.study.heads.mistakes import class_recalls, list_confusions, only_right_in
-from lm4ve.study.heads.plot import draw_study
-from lm4ve.study.heads.report import claim_folder, compare_heads, write_report
 from lm4ve.study.heads.stored import StoredStudy
 from lm4ve.study.heads.study import StudyResults, collect
 from lm4ve.study.pictures.data import ProbeData, read_data
 from lm4ve.study.pictures.items import DatasetItem
+from lm4ve.study.plot import draw_study, failed_seeds
+from lm4ve.study.report import claim_folder, write_report
 from lm4ve.study.tokens.features import Features
 from tests.helpers.pictures import break_tables
 
@@ -119,7 +120,7 @@ def write(data, folder, predicted):
         for _ in range(2):
             MMLogger.get_instance('test-report').warning('left out: <x.heic>')
     study, _ = make_study(data, folder, predicted, '<the rule>', warnings)
-    write_report(study, folder, data)
+    write_report(report_of(study, data), folder)
     return (folder / 'report.html').read_text()
 
 
@@ -133,7 +134,7 @@ def predictions_of_all(data, seeds=4):
 
 def test_the_page_gives_the_answer_first_and_the_statistics_last(data, tmp_path):
     page = write(data, tmp_path, predictions_of_all(data))
-    parts = ['class="answer"', '<td class="text">linear', 'alt="Accuracy', '>Classes<']
+    parts = ['class="answer"', '<td class="text">linear', 'alt="Scores', '>Classes<']
     parts += ['>Confusions<', '>Pictures that only', '>Statistics<', '&lt;the rule&gt;']
     places = [page.index(part) for part in parts]
     assert places == sorted(places)
@@ -186,9 +187,11 @@ def test_the_plot_has_all_rows_inside_and_nothing_beyond_100(accuracy, data, tmp
     predicted = {}
     for seed, name in enumerate(HEADS):
         predicted[name] = predict(data, accuracy, 2, seed)
-    study, results = make_study(data, tmp_path, predicted)
-    comparisons = compare_heads(study, results)
-    figure = draw_study(comparisons, results, 1.0, '$x')
+    study, _ = make_study(data, tmp_path, predicted)
+    report = report_of(study, None)
+    figure = draw_study(
+        report.names, report.scores, report.comparisons, report.metric, 1.0, '$x'
+    )
     to_image(figure)  # lays it out
     left, right = figure.axes
     for line in left.lines:
@@ -200,6 +203,14 @@ def test_the_plot_has_all_rows_inside_and_nothing_beyond_100(accuracy, data, tmp
     (legend,) = figure.legends
     for axes in (left, right):
         assert not legend.get_window_extent().overlaps(axes.get_window_extent())
+
+
+def test_failed_seeds_are_far_from_their_variant_not_from_others():
+    values = np.array(
+        [[1.0, 1.1, 0.9, 1.05], [9.0, 9.1, 0.0, 8.9], [5.0, 5.0, 5.0, 5.0]]
+    )
+    assert np.argwhere(failed_seeds(list(values))).tolist() == [[1, 2]]
+    assert not np.any(failed_seeds([np.ones(3), np.ones(3)]))
 
 
 def test_a_seed_without_scores_is_named(data, tmp_path):
@@ -214,7 +225,7 @@ def test_a_head_with_one_seed_has_no_interval(data, tmp_path):
     study, results = make_study(data, tmp_path, predicted)
     results.accuracies['linear'] = results.accuracies['linear'][:1]
     results.recalls['linear'] = results.recalls['linear'][:1]
-    write_report(study, tmp_path, None)
+    write_report(report_of(study, None), tmp_path)
     (cell,) = re.findall(
         r'>linear</td><td>(.*?)</td>', (tmp_path / 'report.html').read_text()
     )[:1]

@@ -5,27 +5,17 @@ import gc
 import numpy as np
 import pytest
 
+from lm4ve.study.cells import Metric
 from lm4ve.study.compare import Comparison, compare
 from lm4ve.study.heads.head import HeadSpec
-from lm4ve.study.heads.sentence import (
-    Subject,
-    answer,
-    conclude,
-    name_block,
-    name_data,
-    short_name,
-)
+from lm4ve.study.heads.names import name_block, name_data, short_name
+from lm4ve.study.sentence import Subject, answer, conclude
 
 HEADS = {
     name: HeadSpec(name, name, f'the {name}')
     for name in ('frozen', 'linear', 'logreg', 'random', 'formal')
 }
-SUBJECT = Subject(
-    block='layer 5 of gpt2',
-    encoder='lite0',
-    data='photos',
-    accuracies=dict(frozen=70.0, linear=70.0, logreg=71.0, random=60.0, formal=50.0),
-)
+SUBJECT = Subject('layer 5 of gpt2', 'lite0', 'photos', Metric(), margin=1.0)
 
 
 @pytest.fixture(autouse=True)
@@ -60,14 +50,14 @@ def test_the_answer_says_what_follows(linear, random, formal, meaning):
     if formal is not None:
         points['formal'] = formal
     comparisons = compare_by_points(**points)
-    text = answer(comparisons, HEADS, SUBJECT, 1.0)
+    text = answer(comparisons, HEADS, SUBJECT)
     assert meaning in text
     assert text.startswith('Yes: ' if linear < 0 else 'No: ')
     assert 'layer 5 of gpt2 ' in text and 'lite0 on photos; it ' in text
     if linear < 0:
         words = 'better than the linear by 9 points ('
         assert words in text
-        assert words in conclude(comparisons, HEADS, SUBJECT, 1.0)
+        assert words in conclude(comparisons, HEADS, Metric(), 1.0)
 
 
 def open_comparison(**fields):
@@ -91,7 +81,7 @@ def open_comparison(**fields):
 )
 def test_an_open_answer_names_what_is_too_few_and_what_would_do(needed, few, enough):
     one = open_comparison(reason='few seeds', **needed)
-    assert answer([one], HEADS, SUBJECT, 1.0) == (
+    assert answer([one], HEADS, SUBJECT) == (
         f'Open: {few} cannot show whether layer 5 of gpt2 helps lite0 on photos '
         f'(-1 point against the linear); about {enough} would.'
     )
@@ -105,14 +95,14 @@ def test_an_open_answer_names_what_is_too_few_and_what_would_do(needed, few, eno
     ],
 )
 def test_no_number_is_promised_that_nobody_can_tell(reason, words):
-    text = answer([open_comparison(reason=reason)], HEADS, SUBJECT, 1.0)
+    text = answer([open_comparison(reason=reason)], HEADS, SUBJECT)
     assert text.startswith(words)
     assert 'would' not in text
 
 
 def test_the_summary_begins_with_the_strongest_baseline():
-    comparisons = compare_by_points(frozen=9, linear=0, logreg=0, random=0)
-    text = conclude(comparisons, HEADS, SUBJECT, 1.0)
+    comparisons = compare_by_points(frozen=9, linear=2, logreg=3, random=0)
+    text = conclude(comparisons, HEADS, Metric(), 1.0)
     assert (
         text.index('the logreg') < text.index('the linear') < text.index('the random')
     )
@@ -120,7 +110,7 @@ def test_the_summary_begins_with_the_strongest_baseline():
 
 def test_the_probe_that_is_hardest_to_beat_decides():
     comparisons = compare_by_points(frozen=9, linear=12, logreg=15, random=0)
-    text = answer(comparisons, HEADS, SUBJECT, 1.0)
+    text = answer(comparisons, HEADS, SUBJECT)
     assert text.startswith('No: ') and 'worse than the logreg by 6' in text
 
 
@@ -129,14 +119,14 @@ def test_an_undecided_probe_leaves_the_answer_open():
     open_one = Comparison(
         'frozen', 'logreg', 3.0, -1.0, 7.0, reason='few seeds', needed_seeds=9, seeds=6
     )
-    text = answer([beaten, open_one], HEADS, SUBJECT, 1.0)
+    text = answer([beaten, open_one], HEADS, SUBJECT)
     assert text.startswith('Open: 6 seeds cannot')
     assert '(+3 points against the logreg); about 9 would.' in text
 
 
 def test_without_a_probe_the_answer_is_open():
     comparisons = compare_by_points(frozen=9, random=0)
-    assert 'without a linear probe' in answer(comparisons, HEADS, SUBJECT, 1.0)
+    assert 'without a linear probe' in answer(comparisons, HEADS, SUBJECT)
 
 
 @pytest.mark.parametrize(

@@ -27,12 +27,12 @@ from lm4ve.study.heads.head import (
     count_operations,
 )
 from lm4ve.study.heads.profiling import TokenShape, profile_head
-from lm4ve.study.heads.report import OWNER, claim_folder
 from lm4ve.study.heads.study import profile_heads
 from lm4ve.study.heads.training import Trainer, head_job
 from lm4ve.study.pictures.data import ProbeData
 from lm4ve.study.pool import Pool
 from lm4ve.study.progress import Progress
+from lm4ve.study.report import OWNER, claim_folder
 from lm4ve.study.store import Store
 from lm4ve.study.tokens.features import Features
 

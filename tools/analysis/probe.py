@@ -35,7 +35,7 @@ from lm4ve.files import write_json
 from lm4ve.necks import LLMBlockNeck
 from lm4ve.runner import command_line as cli
 from lm4ve.runner.tables import print_table
-from lm4ve.study.statistics import confidence_interval
+from lm4ve.study.compare import interval_over_seeds
 
 MEASURES = ['coherence', 'similarity']
 
@@ -199,7 +199,7 @@ def _mean_with_interval(values: pd.Series) -> str:
     mean = f'{values.mean():.4f}'
     if len(values) == 1:
         return mean
-    low, high = confidence_interval(values)
+    low, high = interval_over_seeds(values.to_numpy())
     return f'{mean} ({low:.4f} to {high:.4f})'
 
 

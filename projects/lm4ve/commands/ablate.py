@@ -8,21 +8,26 @@ Started again after a kill, it goes on where it was. See docs/guides/ablations.m
 
 import argparse
 import dataclasses
+import shlex
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from lm4ve.commands.engine import build_pool, run_only
 from lm4ve.commands.flags import parser_of
 from lm4ve.errors import check
+from lm4ve.files import write_text
 from lm4ve.runner.rich_console import Console
-from lm4ve.study.job import Job
-from lm4ve.study.pool import Failure, Pool, require_success
-from lm4ve.study.progress import Progress
-from lm4ve.study.store import Result, Store
+from lm4ve.study.compare import RULE
+from lm4ve.study.pool import require_success
+from lm4ve.study.report import write_report
+from lm4ve.study.store import Store
+from lm4ve.study.trainings.contents import report_of
 from lm4ve.study.trainings.grid import Grid
 from lm4ve.study.trainings.grid_files import load_grid
-from lm4ve.study.trainings.report import report_grid
 from lm4ve.study.trainings.scopes import modules_of
-from lm4ve.study.trainings.tuned import metric_of, select_tuned
+from lm4ve.study.trainings.stored import read_grid_study, write_grid_study
+from lm4ve.study.trainings.study import GridStudy
 
 #: Below the work folder, that of the jobs' results, which grids share.
 JOBS = 'jobs'
@@ -48,46 +53,27 @@ def select_part(grid: Grid, args: argparse.Namespace) -> Grid:
     return grid
 
 
-def print_list(grid: Grid, store: Store, processes: int, console: Console) -> None:
+def print_list(study: GridStudy, console: Console) -> None:
     """Print the jobs, whether each is done, and how many wait for tuned values."""
-    tuning = grid.tuning(processes)
-    tests = grid.tests(select_tuned(grid, store, processes), processes)
-    for job in tuning + tests:
-        state = 'done' if store.result(job) else 'to do'
+    tests = study.tests()
+    for job in [*study.tuning(), *study.draws(), *tests]:
+        state = 'done' if study.store.result(job) else 'to do'
         console.print(f'{job.key}  {state:6} {job}', highlight=False, soft_wrap=True)
-    waiting = len(grid.variants) * len(grid.seeds) - len(tests)
+    waiting = len(study.grid.variants) * len(study.grid.seeds) - len(tests)
     if waiting:
         console.print(f'and {waiting} trainings, whose tuned values are not known yet')
 
 
-def expect(grid: Grid, workers: int) -> Progress:
-    """Return the bar of a grid's trainings, which are taken to cost the same."""
-    count = len(grid.seeds)
-    if grid.tune is not None:
-        count += len(grid.tune.values) * len(grid.tune.seeds)
-    names = [variant.name for variant in grid.variants]
-    return Progress(dict.fromkeys(names, 1.0), dict.fromkeys(names, count), workers)
-
-
-def run_grid(grid: Grid, pool: Pool, processes: int) -> list[Failure]:
-    """Run the jobs of a grid that have no result yet; return those that failed.
-
-    Args:
-        grid (Grid): The grid.
-        pool (Pool): Runs them.
-        processes (int): How many processes train.
-    """
-    progress = expect(grid, pool.workers)
-
-    def describe(result: Result) -> str:
-        score = metric_of(grid, result)
-        return f'{grid.metric} {score:.4f} ({result.seconds:.0f} s)'
-
-    failures = pool.run(grid.tuning(processes), progress, describe)
-    selected = select_tuned(grid, pool.store, processes)
-    failures += pool.run(grid.tests(selected, processes), progress, describe)
-    progress.close()
-    return failures
+def write_rule(grid: Grid, out: Path) -> str:
+    """Write the rule of the verdicts into a folder, and return it."""
+    rule = (
+        f'{RULE}\n\nHere: scores are of whole trainings, so that the interval counts '
+        f'seeds alone; {grid.metric}, margin {grid.margin:g}, {len(grid.seeds)} seeds, '
+        f'{len(grid.pairs)} comparisons.'
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(f'{rule}\n', out / 'rule.txt')
+    return rule
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -99,18 +85,24 @@ def main(argv: Sequence[str] | None = None) -> None:
         run_only(store, args.only)
         return
     whole = load_grid(args.grid)
-    grid = select_part(whole, args)
-    processes = args.gpus_per_trial
+    if args.margin is not None:
+        check('--margin', args.margin, above=0)
+        whole = dataclasses.replace(whole, margin=args.margin)
+    out = args.work_dir / whole.name
     console = Console()
-    if args.list:
-        print_list(grid, store, processes, console)
+    if args.report_only:
+        write_report(report_of(read_grid_study(out)), out, console)
         return
-    failures = []
-    if not args.report_only:
-        with store.lock('--work-dir'):
-            pool = build_pool(store, args, processes, preload=modules_of(grid))
-            failures = run_grid(grid, pool, processes)
-    selected = select_tuned(whole, store, processes)
-    jobs: list[Job] = whole.tuning(processes) + whole.tests(selected, processes)
-    report_grid(whole, store, jobs, selected, args.work_dir / whole.name, console)
+    processes = args.gpus_per_trial
+    part = GridStudy(select_part(whole, args), store, processes)
+    if args.list:
+        print_list(part, console)
+        return
+    with store.lock('--work-dir'):
+        rule = write_rule(whole, out)
+        pool = build_pool(store, args, processes, preload=modules_of(part.grid))
+        failures = part.run(pool)
+    command = shlex.join(['lm4ve', 'ablate', *sys.argv[1:]])
+    if write_grid_study(GridStudy(whole, store, processes), rule, command, out):
+        write_report(report_of(read_grid_study(out)), out, console)
     require_success(failures)

@@ -258,8 +258,11 @@ FLAGS: dict[str, Flags] = {
         ),
         '--seeds': dict(type=int, nargs='+', help='only these'),
         '--variants': dict(nargs='+', help='only these'),
+        '--margin': dict(
+            type=float, help="smallest difference that matters; default: the grid's"
+        ),
         '--list': dict(_YES, help='print the jobs and their states; run nothing'),
-        '--report-only': dict(_YES, help='tables and plot of the finished jobs'),
+        '--report-only': dict(_YES, help='the report again, from its own files'),
     },
     'cost': {
         **CONFIG,

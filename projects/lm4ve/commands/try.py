@@ -30,16 +30,22 @@ from lm4ve.runner.cores import count_cores
 from lm4ve.runner.devices import find_device
 from lm4ve.study.compare import RULE
 from lm4ve.study.heads.candidates import words_of_layers
+from lm4ve.study.heads.contents import report_of
 from lm4ve.study.heads.heard_warnings import hear_warnings
 from lm4ve.study.heads.precision import DTYPES, choose_dtype
 from lm4ve.study.heads.profiling import TokenShape
-from lm4ve.study.heads.report import claim_folder, write_report
 from lm4ve.study.heads.settings import StudySettings
-from lm4ve.study.heads.stored import StoredStudy, read_study, write_study
+from lm4ve.study.heads.stored import (
+    StoredStudy,
+    read_study,
+    with_earlier,
+    write_study,
+)
 from lm4ve.study.heads.study import Study, blocks_of, profile_heads
 from lm4ve.study.heads.training import RECIPE
 from lm4ve.study.pictures.data import ProbeData, read_data, write_left_out
 from lm4ve.study.pool import Pool
+from lm4ve.study.report import claim_folder, write_report
 from lm4ve.study.store import Store
 from lm4ve.study.tokens.encoders import load_encoder
 from lm4ve.study.tokens.features import FeatureExtraction
@@ -289,7 +295,7 @@ def run_study(
     found = StoredStudy(
         features, settings, heads, results, rule, command, list(warnings)
     )
-    write_study(found, data, out)
+    write_study(with_earlier(found, out), data, out)
     report(out)
 
 
@@ -300,7 +306,7 @@ def report(out: Path) -> None:
         UserError: There is no study.
     """
     study, data = read_study(out)
-    write_report(study, out, data)
+    write_report(report_of(study, data), out)
 
 
 def _describe(study: Study) -> str:

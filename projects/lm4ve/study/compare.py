@@ -460,3 +460,18 @@ def half_width(
     t_of_seeds = stdtrit(seeds - 1, 1 - alpha / 2)
     t_of_groups = stdtrit(max(groups - 1, 1.0), 1 - alpha / 2)
     return math.hypot(over_seeds * t_of_seeds, over_groups * t_of_groups)
+
+
+def interval_over_seeds(scores: np.ndarray) -> tuple[float, float]:
+    """Return the 95 % interval of a mean by Student's t; NaN for fewer than two scores.
+
+    Args:
+        scores (np.ndarray): One of each seed, float64 ``[seeds]``.
+    """
+    count = len(scores)
+    if count < 2:
+        return math.nan, math.nan
+    mean = float(scores.mean())
+    error = float(scores.std(ddof=1)) / math.sqrt(count)
+    half = half_width(error, count, 0.0, 1.0, ALPHA)
+    return mean - half, mean + half

@@ -12,9 +12,11 @@ interval over seeds can see it. So a choice is made with every seed:
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
+T = TypeVar('T')
 #: So many standard errors behind the best value a value is still within the noise.
 #: With one, simulated studies without a difference decide in up to 60 %: what is dropped
 #: by luck is dropped for all seeds (tools/dev/simulated_studies.py).
@@ -69,11 +71,34 @@ def within_noise(
     return kept
 
 
-def value_of_seed(kept: Sequence[float], accuracies: Mapping[float, float]) -> float:
+def within_noise_of_shares(shares: Mapping[Any, float], samples: int) -> list[Any]:
+    """Return the values that the shared tuning cannot tell from its best one.
+
+    For tunings whose samples are not stored one by one. The noise of a difference is
+    taken to be that of two values with samples of their own, so that more values are
+    kept than :func:`within_noise` keeps.
+
+    Args:
+        shares (Mapping): Value -> the share of the val samples that were right.
+        samples (int): How many there were.
+
+    Returns:
+        list: In the same order.
+    """
+    best = shares[value_of_seed(list(shares), shares)]
+    kept = []
+    for value, share in shares.items():
+        variance = best * (1 - best) + share * (1 - share)
+        if best - share <= NOISE * math.sqrt(variance / samples):
+            kept.append(value)
+    return kept
+
+
+def value_of_seed(kept: Sequence[T], accuracies: Mapping[T, float]) -> T:
     """Return the value with the best accuracy on val, the first one among equals.
 
     Args:
-        kept (Sequence[float]): Values to choose from.
-        accuracies (Mapping[float, float]): Value -> accuracy.
+        kept (Sequence): Values to choose from.
+        accuracies (Mapping): Value -> accuracy.
     """
     return max(kept, key=accuracies.__getitem__)

@@ -99,6 +99,7 @@ GRID = """
 name = 'toy'
 base = 'config.py'
 metric = 'toy/error'
+margin = 0.05
 greater_is_better = False
 seeds = 2
 reference = 'two'

@@ -1,12 +1,17 @@
 """Which test pictures heads get wrong: by class, by pair of classes, and one by one.
 
-Every function takes predictions ``[seeds, pictures]`` of one head, where -1 stands for
-scores that were not finite, and labels ``[pictures]`` in the same order.
+Predictions are ``[seeds, pictures]`` of one head, where -1 stands for
+scores that were not finite, and labels ``[pictures]`` are in the same order.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+
+from lm4ve.study.heads.study import StudyResults
+from lm4ve.study.pictures.data import ProbeData
+from lm4ve.study.table import Row
 
 
 class Confusion(NamedTuple):
@@ -95,3 +100,70 @@ def most_frequent(predicted: np.ndarray) -> tuple[int, int]:
     values, counts = np.unique(predicted, return_counts=True)
     first = int(counts.argmax())
     return int(values[first]), int(counts[first])
+
+
+def class_rows(
+    data: ProbeData, results: StudyResults, names: Sequence[str]
+) -> list[Row]:
+    """Return a row for each class: its pictures by split, and the recall of some heads.
+
+    The class with the lowest recall of the first head comes first.
+
+    Args:
+        data (ProbeData): Labels and splits.
+        results (StudyResults): The results of all heads.
+        names (Sequence[str]): The heads that have a column, at least one.
+    """
+    classes = len(data.classes)
+    counts = {}
+    for split, indices in data.splits.items():
+        counts[split] = np.bincount(data.labels[indices], minlength=classes)
+    labels = data.labels[data.splits['test']]
+    recalls = {}
+    for name in names:
+        recalls[name] = class_recalls(labels, results.predicted[name], classes)
+
+    rows = []
+    # Classes without a test picture, whose recall is NaN, come last.
+    for label in np.argsort(recalls[names[0]], kind='stable').tolist():
+        row = {'class': data.classes[label]}
+        for split, count in counts.items():
+            row[split] = str(count[label])
+        for name in names:
+            recall = recalls[name][label]
+            row[f"recall of '{name}'"] = '-' if np.isnan(recall) else f'{recall:.1f}'
+        rows.append(row)
+    return rows
+
+
+def confusion_rows(
+    data: ProbeData, results: StudyResults, names: Sequence[str]
+) -> list[Row]:
+    """Return a row for each pair of classes that the first head confuses, frequent ones first.
+
+    Args:
+        data (ProbeData): Labels and splits.
+        results (StudyResults): The results of all heads.
+        names (Sequence[str]): The heads that have a column, at least one.
+    """
+    labels = data.labels[data.splits['test']]
+    counts = np.bincount(labels, minlength=len(data.classes))
+    pictures_of = {}
+    for name in names:
+        pictures = {}
+        for confusion in list_confusions(labels, results.predicted[name]):
+            pictures[confusion.label, confusion.predicted] = confusion.pictures
+        pictures_of[name] = pictures
+
+    rows = []
+    for label, predicted in pictures_of[names[0]]:
+        row = {
+            'class': data.classes[label],
+            'taken for': data.classes[predicted],
+            'of': str(counts[label]),
+        }
+        for name in names:
+            mean = pictures_of[name].get((label, predicted), 0.0)
+            row[f"by '{name}'"] = f'{mean:.1f}'
+        rows.append(row)
+    return rows

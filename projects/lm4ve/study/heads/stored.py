@@ -14,7 +14,7 @@ or the largest number of two bytes, stands for scores that were not finite.
 
 import base64
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +23,15 @@ import pandas as pd
 
 from lm4ve.errors import require
 from lm4ve.files import read_json, write_csv, write_json
+from lm4ve.study.earlier import read_earlier
 from lm4ve.study.heads.head import ProfiledHead
 from lm4ve.study.heads.settings import StudySettings
 from lm4ve.study.heads.study import Drawn, StudyResults, collect
 from lm4ve.study.pictures.data import ProbeData
 from lm4ve.study.pictures.items import name_of
+from lm4ve.study.report_files import PICTURES, RESULTS, STUDY, TIMINGS, TUNING
 from lm4ve.study.tokens.features import Features
 
-STUDY = 'study.json'
-PICTURES = 'pictures.csv'
-RESULTS = 'results.csv'
-TUNING = 'tuning.csv'
-TIMINGS = 'timings.csv'
 #: Of study.json; another number for other fields.
 _FORMAT = 1
 
@@ -47,11 +44,13 @@ class StoredStudy:
         features (Features): Of the tokens, shape and encoder; and the labels. Training
             pictures are known by their number in each class alone.
         settings (StudySettings): What the user asked for.
-        heads (dict[str, ProfiledHead]): By name, in the order of tables.
+        heads (dict[str, ProfiledHead]): By name, in the order of tables; behind them
+            those that were planned, and have no results.
         results (StudyResults): What the trainings gave.
         rule (str): How verdicts are reached.
         command (str): The command line.
         warnings (list[str]): What was warned of.
+        looks (list[tuple[int, str]]): See :class:`lm4ve.study.earlier.Earlier`.
     """
 
     features: Features
@@ -61,6 +60,7 @@ class StoredStudy:
     rule: str
     command: str
     warnings: list[str]
+    looks: list[tuple[int, str]] = field(default_factory=list)
 
     @property
     def block(self) -> str:
@@ -82,6 +82,9 @@ def write_study(study: StoredStudy, data: ProbeData, folder: Path) -> None:
     train = labels[features.data.splits['train']]
     facts = dict(
         format=_FORMAT,
+        question=question_of(study.settings),
+        seeds=study.settings.seeds,
+        looks=study.looks,
         encoder=features.encoder,
         prefix=features.prefix,
         shape=list(features.shape),
@@ -105,6 +108,28 @@ def write_study(study: StoredStudy, data: ProbeData, folder: Path) -> None:
             pictures.append((split, labels[index], group, _as_text(name)))
     write_csv(('split', 'label', 'group', 'name'), pictures, folder / PICTURES)
     _write_results(study.results, count, folder)
+
+
+def question_of(settings: StudySettings) -> dict[str, Any]:
+    """Return what a study asks, whatever variants and seeds it has, in JSON's types."""
+    return dict(
+        block=settings.block,
+        layers=list(settings.layers),
+        kept_heads=settings.kept_heads,
+        shots=settings.shots,
+    )
+
+
+def with_earlier(study: StoredStudy, folder: Path) -> StoredStudy:
+    """Return a study with what a folder's study has planned and said before."""
+    settings = study.settings
+    earlier = read_earlier(folder, question_of(settings), settings.seeds)
+    heads = dict(study.heads)
+    for fields in earlier.facts.get('heads', []):
+        heads.setdefault(fields['name'], ProfiledHead(**fields))
+    pairs = earlier.join_pairs(study.results.pairs)
+    results = replace(study.results, pairs=pairs)
+    return replace(study, heads=heads, results=results, looks=earlier.looks)
 
 
 def _write_results(results: StudyResults, classes: int, folder: Path) -> None:
@@ -177,6 +202,7 @@ def read_study(folder: Path) -> tuple[StoredStudy, ProbeData | None]:
         rule=facts['rule'],
         command=facts['command'],
         warnings=facts['warnings'],
+        looks=[(seeds, sentence) for seeds, sentence in facts['looks']],
     )
     return study, with_files
 

@@ -1,5 +1,6 @@
 """A grid: variants of a config times seeds, and the trainings that it stands for."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,25 +17,24 @@ class Variant:
         name (str): Its name in tables and plots.
         config (Path): The config that it starts from.
         options (dict): Dotted config field -> value.
-        x (float, optional): Its place on the axis of a sweep.
     """
 
     name: str
     config: Path
     options: dict[str, Any] = field(default_factory=dict)
-    x: float | None = None
 
 
 @dataclass(frozen=True)
 class Tune:
-    """How a value is selected for each variant, without the test set.
+    """How each seed of a variant gets a value, without the test set.
 
     Attributes:
         fields (tuple[str]): The config fields that get the value.
         values (tuple): Tried for every variant.
         options (dict): Overrides that train on one part of the training data and
             test on another.
-        seeds (tuple[int]): Each value's score is the mean over these.
+        seeds (tuple[int]): Those of the shared tuning, whose scores are the mean over
+            these.
     """
 
     fields: tuple[str, ...]
@@ -77,22 +77,18 @@ class Grid:
     reference: str
     variants: tuple[Variant, ...]
     title: str
+    margin: float
     greater_is_better: bool = True
     common: dict[str, Any] = field(default_factory=dict)
     tune: Tune | None = None
-    xlabel: str | None = None
     keep_checkpoints: bool = False
     published: Published | None = None
 
     @property
-    def is_sweep(self) -> bool:
-        """Whether the variants lie on an axis of numbers."""
-        return all(v.x is not None for v in self.variants)
-
-    @property
-    def better(self) -> str:
-        """Which scores are better: 'higher' or 'lower'."""
-        return 'higher' if self.greater_is_better else 'lower'
+    def pairs(self) -> list[tuple[str, str]]:
+        """The planned comparisons: the reference with each other variant."""
+        names = [variant.name for variant in self.variants]
+        return [(self.reference, name) for name in names if name != self.reference]
 
     @property
     def stages(self) -> list[str]:
@@ -109,7 +105,7 @@ class Grid:
 
         Args:
             variant (Variant): What is trained.
-            stage (str): 'tune' or 'test'.
+            stage (str): 'tune', 'draw' or 'test'.
             seed (int): The training's seed.
             value: The tuned value; None in a grid that does not tune.
         """
@@ -117,7 +113,7 @@ class Grid:
         if self.tune is not None:
             for name in self.tune.fields:
                 options[name] = value
-            if stage == 'tune':
+            if stage != 'test':
                 options.update(self.tune.options)
         options['randomness.seed'] = seed
         seeded: dict[str, Any] = _with_seed(options, seed)
@@ -153,20 +149,40 @@ class Grid:
                     jobs.append(self.job(variant, 'tune', seed, value, processes))
         return jobs
 
-    def tests(self, values: dict[str, Any], processes: int = 1) -> list[Job]:
-        """Return the trainings that are compared, in the grid's order.
+    def draws(self, kept: Mapping[str, Sequence[Any]], processes: int = 1) -> list[Job]:
+        """Return the trainings by which each seed chooses its value, in the grid's order.
 
         Args:
-            values (dict): Variant -> its tuned value. In a grid that tunes, a
-                variant without a value has no trainings yet.
+            kept (Mapping): Variant -> the values to choose from; one needs no training.
             processes (int): How many processes train.
         """
         jobs = []
         for variant in self.variants:
-            if self.tune is not None and variant.name not in values:
+            values = kept.get(variant.name, ())
+            if len(values) < 2:
                 continue
+            for value in values:
+                for seed in self.seeds:
+                    jobs.append(self.job(variant, 'draw', seed, value, processes))
+        return jobs
+
+    def tests(
+        self, values: Mapping[tuple[str, int], Any], processes: int = 1
+    ) -> list[Job]:
+        """Return the trainings that are compared, in the grid's order.
+
+        Args:
+            values (Mapping): Variant and seed -> the tuned value. In a grid that tunes,
+                a seed without a value has no training yet.
+            processes (int): How many processes train.
+        """
+        jobs = []
+        for variant in self.variants:
             for seed in self.seeds:
-                value = values.get(variant.name)
+                place = (variant.name, seed)
+                if self.tune is not None and place not in values:
+                    continue
+                value = values.get(place)
                 jobs.append(self.job(variant, 'test', seed, value, processes))
         return jobs
 

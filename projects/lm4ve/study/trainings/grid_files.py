@@ -14,6 +14,7 @@ from lm4ve.errors import UserError, build_from, check, require
 from lm4ve.runner.config import check_config, merge_options, read_config
 from lm4ve.study.trainings.grid import Grid, Published, Tune, Variant
 from lm4ve.study.trainings.identity import fresh_config
+from lm4ve.study.trainings.scores import unit_of
 from lm4ve.zoo import find_config
 
 
@@ -120,15 +121,32 @@ def _build(fields: dict[str, Any], folder: Path) -> Grid:
         fields['tune'] = build_from(_build_tune, fields['tune'], 'tune')
     if fields.get('published') is not None:
         fields['published'] = build_from(Published, fields['published'], 'published')
+    if fields.get('margin') is None:
+        fields['margin'] = _default_margin(fields.get('metric'))
     grid = build_from(
         Grid, fields, '', variants=tuple(variants), title=fields.get('name')
     )
+    check('margin', grid.margin, kind=(int, float), above=0)
     names = [variant.name for variant in variants]
     check('reference', grid.reference, choices=names)
     check('greater_is_better', grid.greater_is_better, kind=bool)
     if grid.published is not None:
         _check_published(grid.published, names)
     return grid
+
+
+def _default_margin(metric: Any) -> float:
+    """Return the smallest difference that matters, where a grid does not say it.
+
+    Raises:
+        UserError: The metric has no unit in which one is a usual choice.
+    """
+    if isinstance(metric, str) and unit_of(metric).name != '%':
+        raise UserError(
+            f"margin is missing: which difference in '{metric}' matters? Fix: for "
+            'example margin=0.05.'
+        )
+    return 1.0
 
 
 def _check_published(published: Published, variants: Sequence[str]) -> None:

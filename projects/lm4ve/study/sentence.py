@@ -4,20 +4,29 @@ The reader of the answer has seen neither the numbers nor the flags of the comma
 """
 
 import math
-import os
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from lm4ve.study.cells import points, points_of_margin
+from lm4ve.study.cells import Metric
 from lm4ve.study.compare import Comparison
-from lm4ve.study.heads.candidates import words_of_layers
-from lm4ve.study.heads.head import HeadSpec
 
 #: Families of heads with nothing between tokens and classifier; a block helps if it is
 #: better than each of them.
 _PROBES = ('linear', 'logreg', 'knn')
 #: Families of heads that train a layer, or an attentive probe, in the block's place.
 _TRAINED = ('attentive', 'attention', 'mlp')
+
+
+class Variant(Protocol):
+    """What a sentence says of a variant."""
+
+    @property
+    def family(self) -> str:
+        """What kind of head it is."""
+
+    @property
+    def words(self) -> str:
+        """Its name in sentences."""
 
 
 class Subject(NamedTuple):
@@ -27,22 +36,21 @@ class Subject(NamedTuple):
         block (str): The block, as in 'layer 5 of llama-7b'.
         encoder (str): The encoder's short name.
         data (str): The short name of the data, with the shots if they are few.
-        accuracies (Mapping[str, float]): Head -> its mean accuracy, in per cent.
-        shots (int): Pictures of each class that train; 0: all.
+        metric (Metric): What the scores are.
+        margin (float): The smallest difference that matters, in its unit.
     """
 
     block: str
     encoder: str
     data: str
-    accuracies: Mapping[str, float]
-    shots: int = 0
+    metric: Metric
+    margin: float
 
 
 def answer(
     comparisons: Sequence[Comparison],
-    heads: Mapping[str, HeadSpec],
+    heads: Mapping[str, Variant],
     subject: Subject,
-    margin: float,
 ) -> str:
     """Return whether a block helps, in one sentence that begins with Yes, No or Open.
 
@@ -53,10 +61,10 @@ def answer(
     Args:
         comparisons (Sequence[Comparison]): The comparisons of one block with the other
             heads.
-        heads (Mapping[str, HeadSpec]): Name -> head, of all that are compared.
+        heads (Mapping[str, Variant]): Name -> head, of all that are compared.
         subject (Subject): What the sentence names.
-        margin (float): The smallest difference that matters, in points.
     """
+    metric = subject.metric
     block = subject.block
     encoder = subject.encoder
     data = subject.data
@@ -69,12 +77,11 @@ def answer(
             f'Open: nothing shows whether {block} helps {encoder} on {data} without a '
             'linear probe to compare it with.'
         )
-    # From the smallest gain on.
-    with_probes.sort(key=lambda comparison: comparison.difference)
+    with_probes = _from_smallest_gain(with_probes)
     for comparison in with_probes:
         if comparison.verdict in ('equal', 'worse'):
-            relation = _relation(comparison, margin)
-            other = _describe(comparison, heads[comparison.against])
+            relation = _relation(comparison, metric.margin(subject.margin))
+            other = _describe(comparison, heads[comparison.against], metric)
             return (
                 f'No: {block} does not help {encoder} on {data}; it {relation} {other}.'
             )
@@ -82,111 +89,70 @@ def answer(
         if comparison.verdict == 'open':
             return _say_open(comparison, heads[comparison.against], subject)
     smallest_gain = with_probes[0]
-    other = _describe(smallest_gain, heads[smallest_gain.against])
+    other = _describe(smallest_gain, heads[smallest_gain.against], metric)
     cause = _cause(comparisons, heads)
     return f'Yes: {block} helps {encoder} on {data}; it is better than {other}{cause}.'
 
 
 def conclude(
     comparisons: Sequence[Comparison],
-    heads: Mapping[str, HeadSpec],
-    subject: Subject,
+    variants: Mapping[str, Variant],
+    metric: Metric,
     margin: float,
+    place: str = 'On this data',
 ) -> str:
-    """Return how a block compares with each other head, in a sentence.
+    """Return how a variant compares with each other one, in a sentence.
 
-    It names the other heads grouped by verdict, the most accurate head first, as in 'On
-    this data the frozen block is better than the linear probe by 2 points (1.0 to 3.0);
-    it needs more seeds to be told from a frozen random block.'
+    It names the others grouped by verdict, the strongest first, as in 'On this data the
+    frozen block is better than the linear probe by 2 points (1.0 to 3.0); it needs more
+    seeds to be told from a frozen random block.'
 
     Args:
-        comparisons (Sequence[Comparison]): The comparisons of one block with the other
-            heads, at least one.
-        heads (Mapping[str, HeadSpec]): Name -> head, of all that are compared.
-        subject (Subject): Accuracies and shots.
-        margin (float): The smallest difference that matters, in points.
+        comparisons (Sequence[Comparison]): The comparisons of one variant with the
+            others, at least one.
+        variants (Mapping[str, Variant]): By name, all that are compared.
+        metric (Metric): What the scores are.
+        margin (float): The smallest difference that matters, in its unit.
+        place (str): How the sentence begins.
     """
-    strongest_first = sorted(
-        comparisons, key=lambda comparison: -subject.accuracies[comparison.against]
-    )
     others: dict[str, list[str]] = {}
-    for comparison in strongest_first:
-        relation = _relation(comparison, margin)
-        other = _describe(comparison, heads[comparison.against])
+    for comparison in _from_smallest_gain(comparisons):
+        relation = _relation(comparison, metric.margin(margin))
+        other = _describe(comparison, variants[comparison.against], metric)
         others.setdefault(relation, []).append(other)
-    clauses = [f'{relation} {_join(names)}' for relation, names in others.items()]
-    block = heads[comparisons[0].variant]
-    place = 'On this data'
-    if subject.shots:
-        place = f'With {words_of_shots(subject.shots)}'
+    clauses = [f'{relation} {join(names)}' for relation, names in others.items()]
     result = '; it '.join(clauses)
-    return f'{place} {block.words} {result}.'
+    return f'{place} {variants[comparisons[0].variant].words} {result}.'
 
 
-def words_of_shots(shots: int) -> str:
-    """Return a number of shots in words: '5 pictures of each class'."""
-    noun = 'picture' if shots == 1 else 'pictures'
-    return f'{shots} {noun} of each class'
+def _from_smallest_gain(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Return comparisons, those with the strongest other first, those without scores last."""
+    with_scores = [one for one in comparisons if not math.isnan(one.difference)]
+    without = [one for one in comparisons if math.isnan(one.difference)]
+    return sorted(with_scores, key=lambda one: one.difference) + without
 
 
-def name_block(head: HeadSpec) -> str:
-    """Return the name of a frozen block: 'layer 5 of llama-7b', 'the last layer of gpt2'.
-
-    Args:
-        head (HeadSpec): A head with a block of a language model.
-    """
-    model = short_name(str(head.block['checkpoint']))
-    layers = head.block['layers']
-    if tuple(layers) == (-1,):
-        words = f'the last layer of {model}'
-    elif len(layers) == 1:
-        words = f'layer {layers[0]} of {model}'
-    else:
-        words = f'layers {words_of_layers(layers)} of {model}'
-    kept = head.block.get('heads')
-    if kept is None:
-        return words
-    noun = 'head' if len(kept) == 1 else 'heads'
-    return f'{words} with {noun} {_join([str(one) for one in kept])}'
+def join(names: Sequence[str]) -> str:
+    """Join names as 'a, b and c'."""
+    if len(names) == 1:
+        return names[0]
+    return f'{", ".join(names[:-1])} and {names[-1]}'
 
 
-def short_name(source: str) -> str:
-    """Return the part of a path or an id that a reader knows it by.
-
-    It is the last part, of a table with its folder: 'package:gpt2' and '/models/gpt2' are
-    'gpt2', 'data/digits/pictures.csv' is 'digits/pictures.csv'. A config has no ending.
-    """
-    path = os.path.abspath(source.rpartition(':')[2])
-    folder, name = os.path.split(path)
-    if name.endswith('.csv'):
-        return f'{os.path.basename(folder)}/{name}'
-    return name.removesuffix('.py')
-
-
-def name_data(source: str, encoder: str) -> str:
-    """Return the short name of data; 'its own data' where encoder and data are one config.
-
-    Args:
-        source (str): What the user named.
-        encoder (str): The encoder that it named.
-    """
-    name = short_name(source)
-    if name == short_name(encoder):
-        return 'its own data'
-    return name
-
-
-def _say_open(comparison: Comparison, other: HeadSpec, subject: Subject) -> str:
+def _say_open(comparison: Comparison, other: Variant, subject: Subject) -> str:
     """Return the sentence for a comparison without a verdict: why, and what would do.
 
     Args:
         comparison (Comparison): The comparison with the decisive probe.
-        other (HeadSpec): That probe.
+        other (Variant): That probe.
         subject (Subject): What the sentence names.
     """
     question = f'whether {subject.block} helps {subject.encoder} on {subject.data}'
     sign = '+' if comparison.difference >= 0 else '-'
-    difference = f'{sign}{points(abs(comparison.difference))} against {other.words}'
+    amount = subject.metric.amount(abs(comparison.difference))
+    difference = f'{sign}{amount} against {other.words}'
+    if comparison.reason == 'no scores':
+        difference = f'{other.words} has not run'
     present = []
     needed = []
     if comparison.needed_seeds:
@@ -207,8 +173,8 @@ def _say_open(comparison: Comparison, other: HeadSpec, subject: Subject) -> str:
     if len(needed) == 1:
         needed = [needed[0].split()[0]]  # the noun stands before it already
     return (
-        f'Open: {_join(present)} cannot show {question} ({difference}); about '
-        f'{_join(needed)} would.'
+        f'Open: {join(present)} cannot show {question} ({difference}); about '
+        f'{join(needed)} would.'
     )
 
 
@@ -218,28 +184,21 @@ def _round_up(number: int) -> str:
     return f'{math.ceil(number / unit) * unit:,}'
 
 
-def _describe(comparison: Comparison, other: HeadSpec) -> str:
+def _describe(comparison: Comparison, other: Variant, metric: Metric) -> str:
     """Return the other head's name in words, with the difference if one head is better."""
     if comparison.verdict not in ('better', 'worse'):
         return other.words
     low, high = sorted(abs(end) for end in (comparison.low, comparison.high))
-    difference = points(abs(comparison.difference))
-    return f'{other.words} by {difference} ({low:.1f} to {high:.1f})'
+    difference = metric.amount(abs(comparison.difference))
+    return f'{other.words} by {difference} ({metric.interval(low, high, sign="")})'
 
 
-def _join(names: Sequence[str]) -> str:
-    """Join names as 'a, b and c'."""
-    if len(names) == 1:
-        return names[0]
-    return f'{", ".join(names[:-1])} and {names[-1]}'
-
-
-def _relation(comparison: Comparison, margin: float) -> str:
-    """Return the words between a block and a head by their verdict: 'is better than'."""
+def _relation(comparison: Comparison, margin: str) -> str:
+    """Return the words between two variants by their verdict: 'is better than'."""
     if comparison.verdict in ('better', 'worse'):
         return f'is {comparison.verdict} than'
     if comparison.verdict == 'equal':
-        return f'does not differ by more than {points_of_margin(margin)} from'
+        return f'does not differ by more than {margin} from'
     more = {
         'few seeds': 'seeds',
         'few pictures': 'test pictures',
@@ -248,10 +207,12 @@ def _relation(comparison: Comparison, margin: float) -> str:
     }
     if comparison.reason in more:
         return f'needs more {more[comparison.reason]} to be told from'
+    if comparison.reason == 'no scores':
+        return 'was to be compared with'
     return 'cannot be told from'
 
 
-def _cause(comparisons: Sequence[Comparison], heads: Mapping[str, HeadSpec]) -> str:
+def _cause(comparisons: Sequence[Comparison], heads: Mapping[str, Variant]) -> str:
     """Return why a block helps, as far as the comparisons show it, as a clause.
 
     A family counts as beaten if the block is better than each of its heads, and as not
@@ -259,7 +220,7 @@ def _cause(comparisons: Sequence[Comparison], heads: Mapping[str, HeadSpec]) -> 
 
     Args:
         comparisons (Sequence[Comparison]): The comparisons of the block.
-        heads (Mapping[str, HeadSpec]): Name -> head.
+        heads (Mapping[str, Variant]): Name -> head.
     """
     beaten = {heads[comparison.against].family for comparison in comparisons}
     not_beaten = set()

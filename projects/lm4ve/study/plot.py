@@ -1,0 +1,186 @@
+"""The plot of a study: scores of variants, and differences of one from the others."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from lm4ve.study.cells import Metric, format_number
+from lm4ve.study.compare import Comparison, interval_over_seeds
+
+#: Verdict -> matplotlib's color of a difference; of others it is gray.
+_VERDICT_COLORS = {'better': 'C2', 'worse': 'C3', 'equal': 'C4'}
+_UNDECIDED_COLOR = '0.4'
+_MARGIN_COLOR = '0.9'
+#: A seed that is so many typical deviations from its variant's median has failed.
+_FAILED = 10
+#: Letters of a variant's name on one line.
+_NAME_WIDTH = 26
+#: Room above the first row and below the last, in rows.
+_ROOM = 0.6
+
+
+def draw_study(
+    names: Sequence[str],
+    reference: str,
+    scores: Mapping[str, np.ndarray],
+    comparisons: Sequence[Comparison],
+    metric: Metric,
+    margin: float,
+    title: str,
+) -> Figure:
+    """Draw scores with a point for each seed, and the differences of the reference.
+
+    Scores are on the left, differences on the right, a row for each variant. Shares end
+    at 0 and 100 %. Failed seeds (:func:`failed_seeds`) do not stretch the axis: they are
+    written beside it.
+
+    Args:
+        names (Sequence[str]): The variants, from above.
+        reference (str): The variant that is compared with the others.
+        scores (Mapping[str, np.ndarray]): Variant -> its scores, ``[seeds]``, of those
+            that have any.
+        comparisons (Sequence[Comparison]): Those of the reference.
+        metric (Metric): What the scores are.
+        margin (float): The smallest difference that matters, in its unit.
+        title (str): The title of the figure.
+    """
+    places = {name: place for place, name in enumerate(names)}
+    height = 2.1 + 0.36 * len(places)
+    figure = Figure(figsize=(10, height), layout='constrained')
+    left, right = figure.subplots(1, 2, sharey='row')
+    right.axvspan(-margin, margin, color=_MARGIN_COLOR)
+    right.axvline(0, color='0.5', lw=0.8)
+    bounds = (0, 100) if metric.unit == '%' else (-np.inf, np.inf)
+    drawn = {name: places[name] for name in names if name in scores}
+    failed = failed_seeds([scores[name] for name in drawn])
+    for (name, place), is_failed in zip(drawn.items(), failed, strict=True):
+        color = 'C1' if name == reference else 'C0'
+        _draw_scores(left, place, scores[name], color, bounds)
+        if is_failed.any():
+            _name_failed(left, place, scores[name][is_failed])
+    for comparison in comparisons:
+        if comparison.against in places:
+            _draw_difference(right, places[comparison.against], comparison, bounds)
+    _label_axes(left, right, list(places), reference, metric)
+    if any(is_failed.any() for is_failed in failed):
+        kept = [scores[name][~out] for name, out in zip(drawn, failed, strict=True)]
+        _limit_to(left, np.concatenate(kept))
+    if metric.unit == '%':
+        _end_at_100(left)
+    # Below the axes, where it covers nothing.
+    figure.legend(
+        handles=_legend_handles(metric.margin(margin)),
+        loc='outside lower center',
+        ncols=5,
+        fontsize=8,
+        frameon=False,
+    )
+    figure.suptitle(title, fontsize=11, parse_math=False)
+    return figure
+
+
+def failed_seeds(values: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return which seeds failed: those ten typical deviations or more from the median.
+
+    The median is that of their own variant. The typical deviation is the median of the
+    deviations of all variants, which a few failures among few seeds do not change.
+
+    Args:
+        values (Sequence[np.ndarray]): The scores of each variant, float64 ``[seeds]``.
+
+    Returns:
+        list[np.ndarray]: bool ``[seeds]`` for each variant.
+    """
+    deviations = [np.abs(scores - np.median(scores)) for scores in values]
+    typical = np.median(np.concatenate(deviations))
+    if typical == 0:
+        return [np.zeros(len(deviation), bool) for deviation in deviations]
+    return [deviation >= _FAILED * typical for deviation in deviations]
+
+
+def _name_failed(axes: Axes, y: int, scores: np.ndarray) -> None:
+    """Write scores of failed seeds at height ``y``, at the left edge."""
+    numbers = ', '.join(format_number(score) for score in np.sort(scores))
+    axes.annotate(
+        f'not shown: {numbers}',
+        xy=(0.01, y),
+        xycoords=('axes fraction', 'data'),
+        va='bottom',
+        fontsize=7,
+    )
+
+
+def _limit_to(axes: Axes, scores: np.ndarray) -> None:
+    """Limit the horizontal axis to some scores."""
+    spread = np.ptp(scores)
+    room = 0.15 * (spread if spread > 0 else 1.0)
+    axes.set_xlim(scores.min() - room, scores.max() + room)
+
+
+def _label_axes(
+    left: Axes, right: Axes, names: Sequence[str], reference: str, metric: Metric
+) -> None:
+    """Label the axes: a variant's name at each row, and what is measured."""
+    left.set_yticks(
+        range(len(names)),
+        [textwrap.fill(name, _NAME_WIDTH) for name in names],
+        parse_math=False,  # a dollar sign is no formula
+    )
+    left.set_ylim(len(names) - 1 + _ROOM, -_ROOM)
+    left.set_xlabel(
+        f'test {metric.with_unit}: seeds, mean, 95 % interval',
+        fontsize=9,
+        parse_math=False,
+    )
+    unit = metric.unit_of_differences
+    of_unit = f' [{unit}]' if unit else ''
+    right.set_xlabel(
+        f"gain of '{reference}' over the variant{of_unit}, with the interval that is judged",
+        fontsize=9,
+        parse_math=False,
+    )
+
+
+def _draw_scores(
+    axes: Axes, y: int, values: np.ndarray, color: str, bounds: tuple[float, float]
+) -> None:
+    """Draw the scores of a variant at height ``y``: a point for each seed, mean and interval."""
+    interval = np.clip(interval_over_seeds(values), *bounds)
+    axes.plot(values, [y] * len(values), 'o', ms=4, alpha=0.35, c=color)
+    axes.plot(interval, [y, y], c=color)
+    axes.plot(values.mean(), y, '|', ms=16, mew=2, c=color)
+
+
+def _draw_difference(
+    axes: Axes, y: int, comparison: Comparison, bounds: tuple[float, float]
+) -> None:
+    """Draw a comparison at height ``y``: the difference and the interval that is judged."""
+    color = _VERDICT_COLORS.get(comparison.verdict, _UNDECIDED_COLOR)
+    farthest = bounds[1]
+    interval = np.clip((comparison.low, comparison.high), -farthest, farthest)
+    axes.plot(interval, [y, y], lw=3, alpha=0.5, c=color)
+    axes.plot(comparison.difference, y, 'o', ms=6, c=color)
+
+
+def _end_at_100(axes: Axes) -> None:
+    """Cut the x-axis of shares just outside of 0 and 100 %, so that no mark is beyond."""
+    low, high = axes.get_xlim()
+    low = max(low, -3)
+    room = 0.04 * (100 - low)
+    axes.set_xlim(low, min(high, 100 + room))
+
+
+def _legend_handles(margin: str) -> list[Artist]:
+    """Return what the legend explains: the margin, and the colors of verdicts."""
+    handles: list[Artist] = [Patch(color=_MARGIN_COLOR, label=f'±{margin}')]
+    colors = [*_VERDICT_COLORS.values(), _UNDECIDED_COLOR]
+    labels = ['better', 'worse', f'within {margin}', 'open']
+    for color, label in zip(colors, labels, strict=True):
+        handles.append(Line2D([], [], marker='o', c=color, label=label))
+    return handles

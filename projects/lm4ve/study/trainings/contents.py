@@ -1,0 +1,210 @@
+"""What the report of a study of trainings says, from the study's files."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from lm4ve.errors import check
+from lm4ve.study.cells import format_number
+from lm4ve.study.compare import Comparison, compare
+from lm4ve.study.earlier import describe_looks
+from lm4ve.study.report import Report, notes_on_plan
+from lm4ve.study.sentence import conclude
+from lm4ve.study.table import Row
+from lm4ve.study.trainings.grid import Published
+from lm4ve.study.trainings.stored import StoredGrid
+
+_COSTS_WORDS = (
+    'Parameters; the values that seeds took; samples of the test that are scored; seconds '
+    'of a training step, the median.'
+)
+_RECIPE = (
+    'Each training is its config with the overrides of the grid and the seed; the last '
+    'epoch is tested. In a grid that tunes, all seeds share a first tuning; each seed then '
+    'trains the values that the first could not tell apart, and takes the best on val.'
+)
+
+
+class _Named(NamedTuple):
+    """A variant as sentences name it."""
+
+    family: str
+    words: str
+
+
+def report_of(study: StoredGrid) -> Report:
+    """Return what the report of a study says.
+
+    Raises:
+        UserError: A result lacks a metric of the published scores.
+    """
+    scores = study.scores()
+    paired, unpaired = _pair_samples(study, scores)
+    comparisons = compare_trainings(study, paired)
+    finite = {name: own.dropna().to_numpy() for name, own in scores.items()}
+    finite = {name: own for name, own in finite.items() if len(own)}
+    published: list[Row] = []
+    words = ''
+    if study.published is not None:
+        published = published_rows(study.published, study.results)
+        words = f'Published: {study.published.source}. Here: mean over seeds.'
+    return Report(
+        title=study.title,
+        metric=study.metric,
+        margin=study.margin,
+        reference=study.reference,
+        names=study.variants,
+        scores=finite,
+        comparisons=comparisons,
+        sentence=_say(study, comparisons),
+        details='',
+        notes=_notes_on(study, scores, unpaired),
+        costs=_cost_rows(study),
+        costs_words=_COSTS_WORDS,
+        recipe=_RECIPE,
+        rule=study.rule,
+        command=study.command,
+        published=published,
+        published_words=words,
+        looks=describe_looks(study.looks),
+    )
+
+
+def compare_trainings(
+    study: StoredGrid, scores: Mapping[str, pd.Series]
+) -> list[Comparison]:
+    """Return the planned comparisons, each with its verdict.
+
+    Args:
+        study (StoredGrid): The study.
+        scores (Mapping): Variant -> its scores by seed; NaN where one is not compared.
+    """
+    sign = 1 if study.metric.greater_is_better else -1
+    by_seed = pd.DataFrame(dict(scores)).sort_index()
+    columns = {name: sign * by_seed[[name]].to_numpy() for name in by_seed}
+    step = 0.0
+    if study.unit.counts_samples:
+        step = 100 / study.results['scored'].min()
+    return compare(columns, study.pairs, study.margin, step=step)
+
+
+def _pair_samples(
+    study: StoredGrid, scores: Mapping[str, pd.Series]
+) -> tuple[dict[str, pd.Series], int]:
+    """Return the scores that are compared, and the number of those that are not.
+
+    A score over other samples than the reference's with the same seed is not.
+    """
+    table = study.results.set_index(['variant', 'seed'])[['scored', 'total']]
+    counts = {place: tuple(row) for place, *row in table.itertuples()}
+    paired = {}
+    unpaired = 0
+    for name, own in scores.items():
+        paired[name] = own.copy()
+        for seed in own.index:
+            of_reference = counts.get((study.reference, seed))
+            if of_reference not in (None, counts[name, seed]):
+                paired[name][seed] = np.nan
+                unpaired += 1
+    return paired, unpaired
+
+
+def _say(study: StoredGrid, comparisons: list[Comparison]) -> str:
+    """Return all comparisons in words."""
+    if not comparisons:
+        return f"'{study.reference}' is compared with nothing."
+    names = {name for pair in study.pairs for name in pair}
+    named = {name: _Named('', f"'{name}'") for name in names}
+    return conclude(
+        comparisons, named, study.metric, study.margin, place=f'{study.title}:'
+    )
+
+
+def _notes_on(
+    study: StoredGrid, scores: Mapping[str, pd.Series], unpaired: int
+) -> list[str]:
+    """Return what is missing, not compared or at the edge of tuning."""
+    notes = [
+        'Scores are of whole trainings: intervals count seeds, and other test samples '
+        'may change the answer.',
+        *notes_on_plan(
+            study.pairs, {name: own.to_numpy() for name, own in scores.items()}
+        ),
+    ]
+    missing = len(study.variants) * len(study.seeds) - len(study.results)
+    if missing:
+        notes.append(f'Unfinished: {missing} trainings are missing.')
+    if unpaired:
+        notes.append(
+            f'Not paired: {unpaired} score(s), over another number of samples than the '
+            "reference's."
+        )
+    infinite = sum(int(own.isna().sum()) for own in scores.values())
+    if infinite:
+        notes.append(f'Not finite, and not compared: {infinite} score(s).')
+    return notes
+
+
+def _cost_rows(study: StoredGrid) -> list[Row]:
+    """Return a row for each variant: its size, its cost and how it was trained."""
+    rows = []
+    for name in study.variants:
+        own = study.results[study.results['variant'] == name]
+        row = dict.fromkeys(
+            ('trainable', 'frozen', 'tuned', 'samples', 's / step'), '-'
+        )
+        if len(own):
+            tests = study.timings[study.timings['stage'] == 'test']
+            seconds = tests.loc[tests['variant'] == name, 'step_seconds'].median()
+            counts = own[['scored', 'total']].drop_duplicates().itertuples(index=False)
+            row = {
+                'trainable': f'{own["trainable"].iloc[0]:,}',
+                'frozen': f'{own["frozen"].iloc[0]:,}',
+                'tuned': _describe_values(study, own['value']),
+                'samples': ', '.join(f'{c.scored:,} of {c.total:,}' for c in counts),
+                's / step': format_number(seconds),
+            }
+        rows.append({'variant': name, 'seeds': str(len(own)), **row})
+    return rows
+
+
+def _describe_values(study: StoredGrid, values: pd.Series) -> str:
+    """Return the values that a variant's seeds took, from the first of the grid to the last.
+
+    One that is the first or last of the grid's is an edge: a better one may lie outside.
+    """
+    if not study.ladder:
+        return '-'
+    taken = set(values)
+    words = ', '.join(value for value in study.ladder if value in taken)
+    if taken & {study.ladder[0], study.ladder[-1]}:
+        return f'{words} (edge)'
+    return words
+
+
+def published_rows(published: Published, results: pd.DataFrame) -> list[Row]:
+    """Return a row for each variant with a published score: for each metric, both scores.
+
+    Args:
+        published (Published): The published scores.
+        results (pd.DataFrame): A row for each training that is compared.
+
+    Raises:
+        UserError: A result lacks a metric of the published scores.
+    """
+    rows = []
+    for variant, scores in published.scores.items():
+        own = results[results['variant'] == variant].dropna(axis='columns', how='all')
+        row = {'variant': variant, 'n': str(len(own))}
+        for metric in published.metrics:
+            row[f'{metric} published'] = '-'
+            row[f'{metric} here'] = 'not run'
+            if metric in scores:
+                row[f'{metric} published'] = f'{scores[metric]:g}'
+            if len(own):
+                check('published.scores', metric, choices=sorted(own.columns))
+                row[f'{metric} here'] = format_number(own[metric].mean())
+        rows.append(row)
+    return rows

@@ -1,0 +1,56 @@
+"""What the scores of a grid's trainings are: their unit, and what they are over."""
+
+from typing import NamedTuple
+
+from lm4ve.errors import check
+from lm4ve.runner.scored_data import SampleCounts
+from lm4ve.study.store import Result
+from lm4ve.study.trainings.grid import Grid
+
+
+class Unit(NamedTuple):
+    """The unit of a metric.
+
+    Attributes:
+        name (str): As tables call it; '' for an unknown one.
+        factor (int): What a test reports is multiplied with; mmaction2 reports shares.
+        counts_samples (bool): The score is the share of samples that are right.
+    """
+
+    name: str = ''
+    factor: int = 1
+    counts_samples: bool = False
+
+
+#: What a metric begins with -> its unit.
+_UNITS = {
+    'acc/': Unit('%', 100, counts_samples=True),
+    'accuracy/': Unit('%', counts_samples=True),
+    'sqa3d/': Unit('%', counts_samples=True),
+    'vqa/': Unit('%'),
+    'retrieval/': Unit('%'),
+    'motion/min': Unit('m'),
+}
+
+
+def unit_of(metric: str) -> Unit:
+    """Return the unit of a metric."""
+    for beginning, unit in _UNITS.items():
+        if metric.startswith(beginning):
+            return unit
+    return Unit()
+
+
+def score_of(grid: Grid, result: Result) -> float:
+    """Return the grid's metric of a result, in its unit.
+
+    Raises:
+        UserError: The test did not report it.
+    """
+    check('metric', grid.metric, choices=sorted(result.metrics))
+    return unit_of(grid.metric).factor * result.metrics[grid.metric]
+
+
+def counts_of(result: Result) -> SampleCounts:
+    """Return how many samples the metrics of a result are over, and of how many."""
+    return SampleCounts(result.scored, result.total)

@@ -1,0 +1,235 @@
+"""A study of trainings as files: all that its report is made from, and nothing else.
+
+    study.json      what was compared and how
+    results.csv     a row for each training that is compared: its value and metrics
+    tuning.csv      the same for tuning, and whether the value was kept
+    timings.csv     what differs from run to run
+
+Scores are of whole trainings: a test of a config tells no single samples.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lm4ve.errors import require
+from lm4ve.files import read_json, write_csv, write_json
+from lm4ve.study.cells import Metric
+from lm4ve.study.earlier import read_earlier
+from lm4ve.study.report_files import RESULTS, STUDY, TIMINGS, TUNING
+from lm4ve.study.store import Result
+from lm4ve.study.trainings.grid import Published
+from lm4ve.study.trainings.scores import Unit, score_of, unit_of
+from lm4ve.study.trainings.study import Done, GridStudy
+
+#: Of study.json; another number for other fields.
+_FORMAT = 1
+#: Fields of a result that differ from run to run.
+_TIMINGS = ('step_seconds', 'seconds', 'threads', 'device')
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredGrid:
+    """What a report is made from.
+
+    Attributes:
+        title (str): The grid's.
+        metric (Metric): What scores are.
+        unit (Unit): Its unit.
+        margin (float): The smallest difference that matters.
+        reference (str): The variant that the others are compared with.
+        variants (list[str]): All of the grid.
+        pairs (list[tuple[str, str]]): The planned comparisons.
+        seeds (list[int]): Those of the grid.
+        ladder (list[str]): The values of tuning, as text; empty without tuning.
+        published (Published, optional): Scores that somebody has published.
+        looks (list[tuple[int, str]]): See :class:`lm4ve.study.earlier.Earlier`.
+        rule (str): How verdicts are reached.
+        command (str): The command line.
+        results (pd.DataFrame): A row for each training that is compared.
+        timings (pd.DataFrame): A row for each training.
+    """
+
+    title: str
+    metric: Metric
+    unit: Unit
+    margin: float
+    reference: str
+    variants: list[str]
+    pairs: list[tuple[str, str]]
+    seeds: list[int]
+    ladder: list[str]
+    published: Published | None
+    looks: list[tuple[int, str]]
+    rule: str
+    command: str
+    results: pd.DataFrame
+    timings: pd.DataFrame
+
+    def scores(self) -> dict[str, pd.Series]:
+        """Return variant -> its scores by seed, of those that have any."""
+        table = self.results.set_index('seed')
+        found = {}
+        for name in self.variants:
+            own = table.loc[table['variant'] == name, self.metric.name]
+            if len(own):
+                scaled = self.unit.factor * own.astype(float)
+                found[name] = scaled.where(np.isfinite(scaled))
+        return found
+
+
+def write_grid_study(study: GridStudy, rule: str, command: str, folder: Path) -> bool:
+    """Write the trainings of a grid that are done into a folder.
+
+    Args:
+        study (GridStudy): The grid and its results.
+        rule (str): How verdicts are reached.
+        command (str): The command line.
+        folder (Path): The folder.
+
+    Returns:
+        bool: Whether there is anything to report; else the folder stays as it is.
+
+    Raises:
+        UserError: A result lacks the grid's metric.
+    """
+    grid = study.grid
+    tuning = study.done(study.tuning())
+    draws = study.done(study.draws())
+    tests = study.done(study.tests())
+    if not tests:
+        return False
+    for _, result in tests:
+        score_of(grid, result)  # refuses one without the metric
+    seeds = len({job.seed for job, _ in tests})
+    question = dict(grid=grid.name, metric=grid.metric, reference=grid.reference)
+    earlier = read_earlier(folder, question, seeds)
+    facts = dict(
+        format=_FORMAT,
+        question=question,
+        seeds=seeds,
+        looks=earlier.looks,
+        title=grid.title,
+        greater_is_better=grid.greater_is_better,
+        margin=grid.margin,
+        variants=[variant.name for variant in grid.variants],
+        pairs=earlier.join_pairs(grid.pairs),
+        grid_seeds=list(grid.seeds),
+        ladder=[str(value) for value in grid.tune.values] if grid.tune else [],
+        published=dataclasses.asdict(grid.published) if grid.published else None,
+        rule=rule,
+        command=command,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(facts, folder / STUDY)
+    _write_results(tests, folder)
+    _write_tuning([*tuning, *draws], study.kept(), folder)
+    # A seed of the shared tuning is its own draw too.
+    trained = {job.key: (job, result) for job, result in [*draws, *tuning, *tests]}
+    _write_timings(list(trained.values()), folder)
+    return True
+
+
+def _write_results(done: Done, folder: Path) -> None:
+    """Write the trainings that are compared."""
+    metrics = _metrics_of(done)
+    rows = []
+    for job, result in done:
+        facts = result.facts
+        row = [job.variant, job.seed, job.value, *_numbers(result, metrics)]
+        row += [facts['trainable'], facts['frozen'], job.key]
+        rows.append(row)
+    columns = ['variant', 'seed', 'value', *metrics, 'scored', 'total']
+    columns += ['trainable', 'frozen', 'key']
+    write_csv(columns, rows, folder / RESULTS)
+
+
+def _write_tuning(done: Done, kept: Mapping[str, Sequence[Any]], folder: Path) -> None:
+    """Write the trainings of tuning.
+
+    Args:
+        done (list): Both rounds of it.
+        kept (Mapping): Variant -> the values that its seeds chose from.
+        folder (Path): The folder.
+    """
+    metrics = _metrics_of(done)
+    rows = []
+    for job, result in done:
+        is_kept = int(job.value in kept.get(job.variant, ()))
+        row = [job.variant, job.stage, job.value, job.seed]
+        rows.append([*row, *_numbers(result, metrics), is_kept, job.key])
+    columns = ['variant', 'stage', 'value', 'seed', *metrics, 'scored', 'total']
+    write_csv([*columns, 'kept', 'key'], rows, folder / TUNING)
+
+
+def _write_timings(done: Done, folder: Path) -> None:
+    """Write what differs from run to run."""
+    rows = []
+    for job, result in done:
+        found = dict(result.facts, seconds=result.seconds)
+        row = [job.stage, job.variant, job.seed]
+        rows.append([*row, *(found.get(name) for name in _TIMINGS), job.key])
+    columns = ['stage', 'variant', 'seed', *_TIMINGS, 'key']
+    write_csv(columns, rows, folder / TIMINGS)
+
+
+def _metrics_of(done: Done) -> list[str]:
+    """Return the names of all metrics, sorted."""
+    return sorted({name for _, result in done for name in result.metrics})
+
+
+def _numbers(result: Result, metrics: Sequence[str]) -> list[Any]:
+    """Return the metrics of a result, None where it lacks one, and its samples."""
+    own = [result.metrics.get(name) for name in metrics]
+    return [*own, result.scored, result.total]
+
+
+def read_grid_study(folder: Path) -> StoredGrid:
+    """Read what :func:`write_grid_study` wrote.
+
+    Args:
+        folder (Path): The folder.
+
+    Raises:
+        UserError: There is no study in the folder, or one of another version.
+    """
+    facts = read_json(folder / STUDY)
+    require(
+        isinstance(facts, dict) and facts.get('format') == _FORMAT,
+        f"'{folder}' has no study of this version. Fix: run it again.",
+    )
+    question = facts['question']
+    unit = unit_of(question['metric'])
+    published = facts['published']
+    return StoredGrid(
+        title=facts['title'],
+        metric=Metric(question['metric'], unit.name, facts['greater_is_better']),
+        unit=unit,
+        margin=facts['margin'],
+        reference=question['reference'],
+        variants=facts['variants'],
+        pairs=[(variant, against) for variant, against in facts['pairs']],
+        seeds=facts['grid_seeds'],
+        ladder=facts['ladder'],
+        published=None if published is None else Published(**published),
+        looks=[(seeds, sentence) for seeds, sentence in facts['looks']],
+        rule=facts['rule'],
+        command=facts['command'],
+        results=_read_table(folder / RESULTS),
+        timings=_read_table(folder / TIMINGS),
+    )
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    """Read a table; a name such as 'None' stays text, and an empty number is NaN."""
+    texts = dict.fromkeys(('variant', 'value', 'stage', 'key', 'device'), str)
+    table = pd.read_csv(path, dtype=texts, keep_default_na=False, na_values={})
+    # write_csv puts an apostrophe before what a spreadsheet would take for a formula.
+    table['variant'] = table['variant'].str.removeprefix("'")
+    for column in table.columns.difference([*texts]):
+        table[column] = pd.to_numeric(table[column])
+    return table

@@ -1,0 +1,187 @@
+"""A study of trainings: a grid's tuning, and the trainings that are compared.
+
+tune      all seeds share a first tuning: each value of the grid, scored on val
+draw      each seed trains the values that the first tuning cannot tell apart, and takes
+          the best on val
+test      each seed trains with its value, and is scored on the test samples
+
+A grid without ``tune`` has the last round only.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from lm4ve.errors import listing, require
+from lm4ve.study.job import Job
+from lm4ve.study.pool import Failure, Pool
+from lm4ve.study.progress import Progress
+from lm4ve.study.store import Result, Store
+from lm4ve.study.trainings.grid import Grid
+from lm4ve.study.trainings.scores import counts_of, score_of, unit_of
+from lm4ve.study.tune import value_of_seed, within_noise_of_shares
+
+#: Of the values of a grid about so many are kept.
+_KEPT = 3
+#: Jobs that are done, each with its result.
+Done = list[tuple[Job, Result]]
+
+
+class GridStudy:
+    """The trainings of a grid, as far as they are known.
+
+    Args:
+        grid (Grid): The grid.
+        store (Store): Holds the results.
+        processes (int): How many processes train.
+    """
+
+    def __init__(self, grid: Grid, store: Store, processes: int = 1) -> None:
+        self.grid = grid
+        self.store = store
+        self.processes = processes
+
+    def tuning(self) -> list[Job]:
+        """Return the trainings of the shared tuning."""
+        return self.grid.tuning(self.processes)
+
+    def draws(self) -> list[Job]:
+        """Return those by which seeds choose, of variants whose tuning is done."""
+        return self.grid.draws(self.kept(), self.processes)
+
+    def tests(self) -> list[Job]:
+        """Return those that are compared, of seeds that have chosen."""
+        return self.grid.tests(self.values(), self.processes)
+
+    def done(self, jobs: Iterable[Job]) -> Done:
+        """Return the jobs that have a result, with it."""
+        found = []
+        for job in jobs:
+            result = self.store.result(job)
+            if result is not None:
+                found.append((job, result))
+        return found
+
+    def run(self, pool: Pool) -> list[Failure]:
+        """Run the jobs that have no result yet; return those that failed."""
+        progress = self._expect(pool.workers)
+        failures = []
+        rounds: tuple[Callable[[], list[Job]], ...]
+        rounds = (self.tuning, self.draws, self.tests)
+        for jobs_of_round in rounds:
+            failures += pool.run(jobs_of_round(), progress, self._describe)
+        progress.close()
+        return failures
+
+    def kept(self) -> dict[str, list[Any]]:
+        """Return the values that the shared tuning cannot tell from its best one.
+
+        Only of variants whose shared tuning is done. Where a score is no share of the
+        samples, its noise is not known, and all values with a finite score are kept.
+
+        Raises:
+            UserError: A result lacks the metric, or values of a variant were scored on
+                different numbers of samples.
+        """
+        grid = self.grid
+        if grid.tune is None:
+            return {}
+        results = self._by_value(self.tuning())
+        kept: dict[str, list[Any]] = {}
+        for variant in grid.variants:
+            own = results.get(variant.name, {})
+            complete = [
+                len(own.get(value, ())) == len(grid.tune.seeds)
+                for value in grid.tune.values
+            ]
+            if all(complete):
+                kept[variant.name] = self._keep(own)
+        return kept
+
+    def values(self) -> dict[tuple[str, int], Any]:
+        """Return the value of each variant and seed that has chosen.
+
+        Raises:
+            UserError: See :meth:`kept`.
+        """
+        kept = self.kept()
+        scores: dict[tuple[str, int], dict[Any, float]] = {}
+        jobs = self.grid.draws(kept, self.processes)
+        self._by_value([*self.tuning(), *jobs])  # refuses other numbers of samples
+        for job, result in self.done(jobs):
+            place = scores.setdefault((job.variant, job.seed), {})
+            place[job.value] = self._ranked(score_of(self.grid, result))
+        chosen = {}
+        for name, values in kept.items():
+            for seed in self.grid.seeds:
+                own = scores.get((name, seed), {})
+                if len(values) == 1:
+                    chosen[name, seed] = values[0]
+                elif len(own) == len(values):
+                    chosen[name, seed] = value_of_seed(values, own)
+        return chosen
+
+    def _keep(self, results: Mapping[Any, list[Result]]) -> list[Any]:
+        """Return the values to keep of one variant; see :meth:`kept`.
+
+        Args:
+            results (Mapping): Value -> its results.
+        """
+        unit = unit_of(self.grid.metric)
+        scores = {}
+        samples = 0
+        for value, own in results.items():
+            mean = sum(score_of(self.grid, result) for result in own) / len(own)
+            scores[value] = self._ranked(mean)
+            samples = own[0].scored  # more seeds see no more samples
+        finite = {v: score for v, score in scores.items() if math.isfinite(score)}
+        if not finite:
+            return list(scores)[:1]
+        if unit.counts_samples and self.grid.greater_is_better:
+            shares = {value: score / 100 for value, score in finite.items()}
+            return within_noise_of_shares(shares, samples)
+        return list(finite)
+
+    def _by_value(self, jobs: Iterable[Job]) -> dict[str, dict[Any, list[Result]]]:
+        """Return variant -> value -> results of jobs of tuning.
+
+        Raises:
+            UserError: Those of a variant are over different numbers of samples.
+        """
+        results: dict[str, dict[Any, list[Result]]] = {}
+        for job, result in self.done(jobs):
+            of_variant = results.setdefault(job.variant, {})
+            of_variant.setdefault(job.value, []).append(result)
+        for name, of_variant in results.items():
+            counts = {
+                counts_of(result) for own in of_variant.values() for result in own
+            }
+            numbers = listing(sorted(str(count) for count in counts))
+            require(
+                len(counts) == 1,
+                f"tune: trainings of '{name}' are over {numbers}, and are not compared. "
+                f"Fix: mend the data, remove '{self.store.folder}', and run it again.",
+            )
+        return results
+
+    def _ranked(self, score: float) -> float:
+        """Return a score with a sign by which higher is better; -inf if it is not finite."""
+        if not math.isfinite(score):
+            return -math.inf
+        return score if self.grid.greater_is_better else -score
+
+    def _describe(self, result: Result) -> str:
+        """Return what a result is told by while the study runs."""
+        score = score_of(self.grid, result)
+        return f'{self.grid.metric} {score:.4f} ({result.seconds:.0f} s)'
+
+    def _expect(self, workers: int) -> Progress:
+        """Return the bar of the grid's trainings, which are taken to cost the same."""
+        grid = self.grid
+        count = len(grid.seeds)
+        if grid.tune is not None:
+            kept = min(_KEPT, len(grid.tune.values))
+            count += len(grid.tune.values) * len(grid.tune.seeds)
+            count += kept * len(grid.seeds)
+        names = [variant.name for variant in grid.variants]
+        return Progress(dict.fromkeys(names, 1.0), dict.fromkeys(names, count), workers)
