@@ -20,7 +20,12 @@ from lm4ve.study.heads.examples import MOST, choose_examples, has_pictures
 from lm4ve.study.heads.head import ProfiledHead
 from lm4ve.study.heads.heard_warnings import hear_warnings
 from lm4ve.study.heads.mistakes import class_recalls, list_confusions, only_right_in
-from lm4ve.study.heads.stored import StoredStudy
+from lm4ve.study.heads.stored import (
+    StoredStudy,
+    read_study,
+    with_earlier,
+    write_study,
+)
 from lm4ve.study.heads.study import StudyResults, collect
 from lm4ve.study.pictures.data import ProbeData, read_data
 from lm4ve.study.pictures.items import DatasetItem
@@ -190,7 +195,13 @@ def test_the_plot_has_all_rows_inside_and_nothing_beyond_100(accuracy, data, tmp
     study, _ = make_study(data, tmp_path, predicted)
     report = report_of(study, None)
     figure = draw_study(
-        report.names, report.scores, report.comparisons, report.metric, 1.0, '$x'
+        report.names,
+        report.reference,
+        report.scores,
+        report.comparisons,
+        report.metric,
+        1.0,
+        '$x',
     )
     to_image(figure)  # lays it out
     left, right = figure.axes
@@ -230,6 +241,27 @@ def test_a_head_with_one_seed_has_no_interval(data, tmp_path):
         r'>linear</td><td>(.*?)</td>', (tmp_path / 'report.html').read_text()
     )[:1]
     assert re.fullmatch(r'\d+\.\d', cell)
+
+
+def test_more_seeds_are_a_second_look_and_the_plan_stays(data, tmp_path):
+    planned = {name: predict(data, 0.8) for name in ('linear', 'frozen', 'random')}
+    fewer = {name: predict(data, 0.8, seeds=2) for name in ('linear', 'frozen')}
+    sentences = []
+    for predicted, seeds in ((planned, 4), (fewer, 2), (fewer, 2)):
+        study, _ = make_study(data, tmp_path, predicted)
+        study = replace(study, settings=replace(study.settings, seeds=seeds))
+        write_study(with_earlier(study, tmp_path), data, tmp_path)
+        stored, _ = read_study(tmp_path)
+        write_report(report_of(stored, None), tmp_path)
+        sentences.append((tmp_path / 'sentence.txt').read_text().splitlines())
+    first, second, again = sentences
+    assert len(first) == 2
+    look = f'A second look: the first, of 4 seeds, said: {first[0]}'
+    assert second[-1] == again[-1] == look
+    comparisons = pd.read_csv(tmp_path / 'comparisons.csv')
+    assert comparisons['against'].tolist() == ['linear', 'random']
+    assert comparisons['reason'][1] == 'no scores'
+    assert 'Planned and without scores: ' in (tmp_path / 'report.html').read_text()
 
 
 def test_perfect_heads_confuse_nothing(data, tmp_path):

@@ -110,7 +110,9 @@ def _name_failed(axes: Axes, y: int, scores: np.ndarray) -> None:
     axes.annotate(
         f'not shown: {numbers}',
         xy=(0.01, y),
+        xytext=(0, 3),
         xycoords=('axes fraction', 'data'),
+        textcoords='offset points',
         va='bottom',
         fontsize=7,
     )
@@ -134,14 +136,14 @@ def _label_axes(
     )
     left.set_ylim(len(names) - 1 + _ROOM, -_ROOM)
     left.set_xlabel(
-        f'test {metric.with_unit}: seeds, mean, 95 % interval',
+        f'test {metric.with_unit}\nseeds, mean, 95 % interval',
         fontsize=9,
         parse_math=False,
     )
     unit = metric.unit_of_differences
     of_unit = f' [{unit}]' if unit else ''
     right.set_xlabel(
-        f"gain of '{reference}' over the variant{of_unit}, with the interval that is judged",
+        f"gain of '{reference}' over the variant{of_unit}\nmean, interval that is judged",
         fontsize=9,
         parse_math=False,
     )
