@@ -20,11 +20,11 @@ from lm4ve.files import write_text
 from lm4ve.runner.rich_console import Console
 from lm4ve.study.compare import RULE
 from lm4ve.study.pool import require_success
-from lm4ve.study.report import write_report
+from lm4ve.study.report import claim_folder, write_report
 from lm4ve.study.store import Store
 from lm4ve.study.trainings.contents import report_of
 from lm4ve.study.trainings.grid import Grid
-from lm4ve.study.trainings.grid_files import load_grid
+from lm4ve.study.trainings.grid_files import load_grid, read_name
 from lm4ve.study.trainings.scopes import modules_of
 from lm4ve.study.trainings.stored import read_grid_study, write_grid_study
 from lm4ve.study.trainings.study import GridStudy
@@ -65,13 +65,18 @@ def print_list(study: GridStudy, console: Console) -> None:
 
 
 def write_rule(grid: Grid, out: Path) -> str:
-    """Write the rule of the verdicts into a folder, and return it."""
+    """Write the rule of the verdicts into a folder, which is the grid's, and return it.
+
+    Raises:
+        UserError: It holds the report of something else.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    claim_folder(out, dict(grid=grid.name))
     rule = (
         f'{RULE}\n\nHere: scores are of whole trainings, so that the interval counts '
         f'seeds alone; {grid.metric}, margin {grid.margin:g}, {len(grid.seeds)} seeds, '
         f'{len(grid.pairs)} comparisons.'
     )
-    out.mkdir(parents=True, exist_ok=True)
     write_text(f'{rule}\n', out / 'rule.txt')
     return rule
 
@@ -84,15 +89,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.only:
         run_only(store, args.only)
         return
+    console = Console()
+    if args.report_only:
+        out = args.work_dir / read_name(args.grid)
+        write_report(report_of(read_grid_study(out)), out, console)
+        return
     whole = load_grid(args.grid)
     if args.margin is not None:
         check('--margin', args.margin, above=0)
         whole = dataclasses.replace(whole, margin=args.margin)
     out = args.work_dir / whole.name
-    console = Console()
-    if args.report_only:
-        write_report(report_of(read_grid_study(out)), out, console)
-        return
     processes = args.gpus_per_trial
     part = GridStudy(select_part(whole, args), store, processes)
     if args.list:

@@ -28,11 +28,7 @@ def load_grid(path: Path) -> Grid:
         UserError: A field or an override is wrong; the message names the file.
     """
     path = Path(path)
-    require(
-        path.is_file(),
-        f"The grid '{path}' does not exist. Fix: name a Python file, such as those in "
-        'configs/ablations.',
-    )
+    _require_file(path)
     try:
         content = read_config(path, set_scope=False).to_dict()
         _refuse_repeated_keys(path)
@@ -45,6 +41,27 @@ def load_grid(path: Path) -> Grid:
     except (UserError, TypeError, KeyError) as e:
         raise UserError(f"Grid '{path}': {e}") from e
     return grid
+
+
+def read_name(path: Path) -> str:
+    """Return the name of a grid, which is that of its folder; its configs are not read.
+
+    Raises:
+        UserError: The file does not exist, or has no name.
+    """
+    _require_file(path)
+    name = read_config(path, set_scope=False).get('name')
+    check(f"Grid '{path}': name", name, kind=str)
+    return str(name)
+
+
+def _require_file(path: Path) -> None:
+    """Refuse a grid that does not exist."""
+    require(
+        path.is_file(),
+        f"The grid '{path}' does not exist. Fix: name a Python file, such as those in "
+        'configs/ablations.',
+    )
 
 
 def _refuse_repeated_keys(path: Path) -> None:
