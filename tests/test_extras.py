@@ -37,7 +37,8 @@ IMPORT_ALL = """
 import importlib, pkgutil
 import lm4ve.openmmlab
 package = importlib.import_module({package!r})
-for module in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):
+path = getattr(package, '__path__', ())
+for module in pkgutil.walk_packages(path, package.__name__ + '.'):
     importlib.import_module(module.name)
 """
 
@@ -123,6 +124,7 @@ def test_the_core_alone_runs_the_readme_and_names_the_extra_of_a_task(tmp_path):
         ('analysis.iou', 'iou'),
         ('study.trainings', 'ablation'),
         ('study.heads', 'try'),
+        ('study.slurm', 'slurm'),
     ],
     ids=str,
 )

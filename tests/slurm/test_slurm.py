@@ -29,6 +29,7 @@ from tests.helpers.tools import run_command
 from tools.dev.check_resume import is_same, state_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.slurm]
+pytest.importorskip('submitit')
 
 
 @pytest.fixture(scope='module')
@@ -120,7 +121,7 @@ LONG_GRID = f"""{GRID}common = {{
 def test_disturbed_trials_of_an_array_continue_to_a_local_grids_results(
     tmp_path, on_slurm
 ):
-    """One task of the array is requeued, the other one gets the signal of the time limit."""
+    """One task of the array is requeued, the other one gets submitit's signal."""
     mark = tmp_path / 'training'
     grid = write_grid(tmp_path, LONG_GRID.replace('MARK', str(mark)))
     out = tmp_path / 'out'
@@ -129,13 +130,13 @@ def test_disturbed_trials_of_an_array_continue_to_a_local_grids_results(
         f'until [ -e {mark} ]; do sleep .1; done; '
         'set -- $(squeue -h -r -t R -o %i); until [ $# = 2 ]; do '
         'sleep .5; set -- $(squeue -h -r -t R -o %i); done; '
-        'sleep 20; scontrol requeue $1; scancel --batch --signal=USR1 $2'
+        'sleep 20; scontrol requeue $1; scancel --signal=USR2 $2'
     )
     with subprocess.Popen(['bash', '-c', disturb]):
         assert on_slurm(grid, out, *only) == 0
     logs = [path.read_text() for path in out.glob('jobs/*/log.txt')]
     assert len(logs) == 2
-    for number in ('SIGTERM', 'SIGUSR1'):
+    for number in ('SIGTERM', 'SIGUSR2'):
         (log,) = [log for log in logs if f'Stopped by {number}. Saved: ' in log]
         assert 'Training continues from' in log
     assert not list(out.rglob('*.pth'))

@@ -36,8 +36,9 @@ def build_pool(
         return Pool(*shared)
     if gpus:
         raise UserError(
-            '--gpus is for this machine. For Slurm: --slurm gpus-per-node=1.'
+            '--gpus is for this machine. For Slurm: --slurm gpus_per_node=1.'
         )
+    check('--workers with --executor slurm', args.workers, least=1)
     from lm4ve.study.slurm import SlurmPool
 
     options = {}

@@ -37,7 +37,7 @@ _DRY_RUN = (
 _TTA = "test-time augmentation by the config's tta_model and tta_pipeline; for images, flips"
 _HALF = 'store frozen fp32 tensors in 16 bits where that loses nothing'
 _SBATCH = (
-    'options of sbatch, for example partition=gpu time=120 gpus-per-node=1 (minutes)'
+    'options of sbatch, for example partition=gpu time=120 gpus_per_node=1 (minutes)'
 )
 _MEASURES = ('magnitude', 'frequency')
 _FORMAL = 'weights of a formal language, from tools/pretrain_block.py'

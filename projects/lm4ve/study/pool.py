@@ -41,8 +41,8 @@ _SHARES = 4
 
 _FORKS = multiprocessing.get_context('forkserver')
 
-#: Yields each job when it ends, with its failure, or None if it has a result.
-Ended = Generator[tuple[Job, 'Failure | None'], None, None]
+#: Yields each job when it ends, with its result or its failure.
+Ended = Generator[tuple[Job, 'Result | Failure'], None, None]
 
 
 class Failure(NamedTuple):
@@ -103,25 +103,25 @@ class Pool:
                 finished.append(result)
                 progress.skip(job.variant)
         _warn_of_other_pixels(finished, progress)
+        if not todo:
+            return []
         todo.sort(key=lambda job: -job.cost)
 
         failures = []
         with contextlib.closing(self._run(todo)) as ended:
-            for job, failure in ended:
-                result = self.store.result(job)
-                if failure is not None:
-                    failures.append(failure)
-                    progress.say(f'{job}: {failure.reason}')
-                elif result is not None:
-                    progress.finish(job.variant, result.seconds)
-                    if describe is not None:
-                        progress.say(f'{job}: {describe(result)}')
-        if todo:
-            progress.tell()
+            for job, outcome in ended:
+                if isinstance(outcome, Failure):
+                    failures.append(outcome)
+                    progress.say(f'{job}: {outcome.reason}')
+                    continue
+                progress.finish(job.variant, outcome.seconds)
+                if describe is not None:
+                    progress.say(f'{job}: {describe(outcome)}')
+        progress.tell()
         return failures
 
-    def outcome(self, job: Job, ending: str) -> Failure | None:
-        """Return None if an ended job has a result, else its failure.
+    def outcome(self, job: Job, ending: str) -> Result | Failure:
+        """Return the result of an ended job, or its failure if it has none.
 
         The failure's reason is the last line of the job's log. If nothing can be written
         into its folder, the log lacks its end, and that problem is the reason.
@@ -130,8 +130,9 @@ class Pool:
             job (Job): The job.
             ending (str): How it ended, which the reason begins with.
         """
-        if self.store.result(job) is not None:
-            return None
+        result = self.store.result(job)
+        if result is not None:
+            return result
         log = self.store.folder_of(job) / LOG
         problem = find_write_problem(log.parent)
         if problem:
@@ -142,12 +143,12 @@ class Pool:
 
     # ----------------------------------------------------------------------- processes
     def _run(self, todo: list[Job]) -> Ended:
-        """Run jobs; yield each when it ends, with its failure if it has no result."""
+        """Run jobs; yield each when it ends."""
         if self.workers == 0:
             for job in todo:
                 self.store.prepare(job)
                 run_job(self.store.folder_of(job))
-                yield job, None
+                yield job, self.outcome(job, 'ended')
             return
         # The libraries read these when the fork server loads them.
         for name in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'):
@@ -197,8 +198,11 @@ class Pool:
 
     def _finished(self, share: list[Job]) -> Ended:
         """Yield the jobs of a share that have a result by now, and take them out of it."""
-        while share and self.store.result(share[0]) is not None:
-            yield share.pop(0), None
+        while share:
+            result = self.store.result(share[0])
+            if result is None:
+                return
+            yield share.pop(0), result
 
     def _end_share(self, share: list[Job], ending: str, queue: list[Job]) -> Ended:
         """Yield the jobs of a process that has ended; what it did not come to is queued."""
@@ -223,9 +227,10 @@ class Pool:
         if self.gpus:
             own = self.gpus[worker * self.per_job : (worker + 1) * self.per_job]
             env['CUDA_VISIBLE_DEVICES'] = ','.join(own)
-        run = partial(_run_here, folders, env, self.threads)
         if self._needs_commands:
             run = partial(_run_command, folders, env, self.threads, self.per_job)
+        else:
+            run = partial(_run_here, folders, env, self.threads)
         process = _FORKS.Process(target=run)
         process.start()
         return process
@@ -280,30 +285,23 @@ def _run_here(folders: Sequence[Path], env: dict[str, str], threads: int) -> Non
     run_jobs_logged(folders, threads)
 
 
-def job_command(folders: Sequence[Path], threads: int, processes: int) -> list[str]:
-    """Return the command that runs jobs of one store, by torchrun if it has several processes.
+def job_words(folders: Sequence[Path], threads: int, launcher: str) -> list[str]:
+    """Return the words of the command that runs jobs of one store, after ``python``.
 
     Args:
         folders (Sequence[Path]): The jobs' folders.
         threads (int): CPU threads of each process.
-        processes (int): Processes of a job.
+        launcher (str): See :func:`lm4ve.study.run_job.run_job`.
     """
-    command = [sys.executable, '-m']
-    if processes > 1:
-        command += ['torch.distributed.run', '--standalone']
-        command += [f'--nproc-per-node={processes}', '-m']
-    command += ['lm4ve.study.run_job', str(folders[0].parent)]
-    command += [folder.name for folder in folders]
-    command.append(f'--threads={threads}')
-    if processes > 1:
-        command.append('--launcher=pytorch')
-    return command
+    keys = [folder.name for folder in folders]
+    options = [f'--threads={threads}', f'--launcher={launcher}']
+    return ['-m', 'lm4ve.study.run_job', str(folders[0].parent), *keys, *options]
 
 
 def _run_command(
     folders: Sequence[Path], env: dict[str, str], threads: int, processes: int
 ) -> None:
-    """Run jobs as a command and wait for it.
+    """Run jobs as a command, by torchrun if a job has several processes; wait for it.
 
     Args:
         folders (Sequence[Path]): The jobs' folders.
@@ -312,7 +310,13 @@ def _run_command(
         processes (int): Processes of a job.
     """
     _leave_terminal()
-    command = job_command(folders, threads, processes)
+    command = [sys.executable]
+    launcher = 'none'
+    if processes > 1:
+        command += ['-m', 'torch.distributed.run', '--standalone']
+        command.append(f'--nproc-per-node={processes}')
+        launcher = 'pytorch'
+    command += job_words(folders, threads, launcher)
     with open(folders[0] / LOG, 'ab') as log:
         code = subprocess.call(command, stdout=log, stderr=subprocess.STDOUT, env=env)
     sys.exit(code)

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import get_rank
 
 from lm4ve.runner.command_line import run_tool
+from lm4ve.runner.process_rank import is_first_process
 from lm4ve.study.job import KINDS
 from lm4ve.study.store import (
     LOG,
@@ -42,14 +42,15 @@ def run_job(folder: Path, launcher: str = 'none') -> None:
 
     Args:
         folder (Path): The job's folder, named by its key.
-        launcher (str): 'pytorch' or 'slurm' if that starts a process for each device,
-            else 'none'.
+        launcher (str): 'pytorch' if a job has several processes, to which torchrun or
+            submitit has given their ranks; else 'none'.
 
     Raises:
         UserError: There is no job in the folder, or the job cannot be run.
     """
+    is_first = _is_first(launcher)
     lock: Any = contextlib.nullcontext()
-    if _is_first(launcher):
+    if is_first:
         lock = job_lock(folder, timeout=-1)
     with lock:
         if read_result(folder / RESULT, folder.name) is not None:
@@ -58,7 +59,7 @@ def run_job(folder: Path, launcher: str = 'none') -> None:
         kind, spec = read_spec(folder)
         module = import_module(KINDS[kind].module)
         result = module.run(spec, folder.name, folder, launcher)
-        if get_rank() == 0:
+        if is_first:
             write_result(result, folder)
             module.tidy(spec, folder)
 
@@ -97,11 +98,11 @@ def _print_into(log: Path) -> None:
 
 
 def _is_first(launcher: str) -> bool:
-    """Return whether this is the first process of a job."""
-    names = {'pytorch': 'RANK', 'slurm': 'SLURM_PROCID'}
-    if launcher not in names:
-        return True
-    return int(os.environ.get(names[launcher], 0)) == 0
+    """Return whether this is the first process of a job.
+
+    Without a launcher it is, also where somebody's own tasks run a job each.
+    """
+    return launcher == 'none' or is_first_process()
 
 
 def end_with_parent() -> None:
@@ -132,7 +133,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('folder', type=Path)
     parser.add_argument('keys', nargs='+')
-    parser.add_argument('--launcher', default='none')
+    parser.add_argument('--launcher', choices=['none', 'pytorch'], default='none')
     parser.add_argument('--threads', type=int, default=1)
     args = parser.parse_args()
     end_with_parent()

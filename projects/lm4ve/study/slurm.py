@@ -1,4 +1,4 @@
-"""Runs the jobs of a study as tasks of an array of a Slurm cluster.
+"""Runs the jobs of a study as tasks of an array of a Slurm cluster, through submitit.
 
 The cluster queues the tasks, limits how many run at a time, and requeues what it preempts
 or what reaches its time limit; a requeued training continues from its last checkpoint.
@@ -7,62 +7,88 @@ finds them by the file beside each job.
 """
 
 import getpass
-import math
-import shlex
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lm4ve.errors import UserError
-from lm4ve.files import read_json, write_json, write_text
-from lm4ve.study.job import KINDS, Job, digest
-from lm4ve.study.pool import Ended, Pool
+from submitit.core.utils import FailedJobError
+from submitit.helpers import Checkpointable, TorchDistributedEnvironment
+from submitit.slurm.slurm import SlurmExecutor
+
+from lm4ve.errors import UserError, require
+from lm4ve.files import read_json, write_json
+from lm4ve.study.job import KINDS, Job
+from lm4ve.study.pool import Ended, Pool, job_words
 
 #: Seconds between two looks at the queue.
 INTERVAL = 5.0
 #: Seconds that a shared file system may need to show the result of a task that has ended.
 DELAY = 10.0
-#: Options of sbatch where the user gives none; ``--time`` counts minutes.
-_DEFAULTS = {'job-name': 'lm4ve', 'time': str(24 * 60)}
+#: Minutes that a task may run.
+_LIMIT = 24 * 60
+#: Seconds that a task waits at most until Slurm ends it.
+_UNTIL_ENDED = 600
 #: The file beside a job that names its task.
 _NOTE = 'slurm.json'
-#: A task. The limit is near at SIGUSR1: the job saves and stops, and the task comes back
-#: even if it does not; 138 and 143 say that it was stopped and saved.
-_SCRIPT = """\
-#!/usr/bin/env bash
-set -u
-task=${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}
-keys=$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" {keys})
-signalled=
-timer=
-running=
-stop() {{
-  signalled=yes
-  if [ -n "$running" ]; then kill -USR1 "$running"; fi
-  (sleep 100; scontrol requeue "$task") &
-  timer=$!
-}}
-trap stop USR1
-export OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads}
-export MASTER_PORT=$((10000 + SLURM_JOB_ID % 20000))
-srun --kill-on-bad-exit=1 {python} -m lm4ve.study.run_job {folder} $keys \
-  --threads={threads} --launcher={launcher} &
-running=$!
-wait "$running"
-code=$?
-if [ -n "$signalled" ]; then
-  wait "$running"
-  code=$?
-  kill "$timer"
-fi
-case $code in
-  138 | 143) scontrol requeue "$task" ;;
-esac
-exit $code
-"""
+
+
+@dataclass
+class Task(Checkpointable):
+    """What a task of the array does; submitit pickles it and calls it there.
+
+    The jobs are a command of their own: processes that train together end at once at a
+    signal, and submitit has to requeue the task after that. A task that is called again
+    continues.
+
+    Attributes:
+        threads (int): CPU threads of each process.
+        distributed (bool): The task is several processes, each of which calls this.
+    """
+
+    threads: int
+    distributed: bool
+
+    def __call__(self, folders: Sequence[Path]) -> None:
+        """Run the jobs of some folders that have no result.
+
+        Raises:
+            SystemExit: With the command's code.
+        """
+        launcher = 'none'
+        if self.distributed:
+            # Each process sees all devices and takes one by its rank.
+            environment = TorchDistributedEnvironment()
+            environment.export(set_cuda_visible_devices=False, overwrite=True)
+            launcher = 'pytorch'
+        words = job_words(folders, self.threads, launcher)
+        process = subprocess.Popen([sys.executable, *words])
+
+        def pass_on(number: int, frame: object) -> None:
+            # Some clusters signal all processes of a task, others this one only.
+            process.send_signal(number)
+
+        signal.signal(signal.SIGTERM, pass_on)
+        requeue = signal.signal(signal.SIGUSR2, pass_on)
+        code = process.wait()
+        if _was_stopped(code, signal.SIGUSR2):
+            # Sent before the time limit or at preemption. Now submitit's own handler
+            # requeues the task and ends it; in processes but the first it does nothing.
+            signal.signal(signal.SIGUSR2, requeue)
+            signal.raise_signal(signal.SIGUSR2)
+            time.sleep(_UNTIL_ENDED)
+        if _was_stopped(code, signal.SIGTERM):
+            # Slurm ends or requeues the task. One that ends before would count as failed.
+            time.sleep(_UNTIL_ENDED)
+        sys.exit(code)
+
+
+def _was_stopped(code: int, number: int) -> bool:
+    """Return whether a command ended by a signal: as it ends itself, or while it started."""
+    return code in (128 + number, -number)
 
 
 @dataclass
@@ -71,15 +97,13 @@ class SlurmPool(Pool):
 
     Attributes:
         options (Mapping[str, str]): Options of ``sbatch`` by their long names, such as
-            partition, time (minutes), account, mem, gpus-per-node.
+            partition, time (minutes), account, mem, gpus_per_node.
     """
 
     options: Mapping[str, str] = field(default_factory=dict)
 
     def _run(self, todo: list[Job]) -> Ended:
         """Submit jobs, except those that are queued already; wait for all."""
-        if not todo:
-            return
         active = _queue()
         # Jobs with the ids of their tasks.
         waiting: list[tuple[Job, str]] = []
@@ -104,62 +128,70 @@ class SlurmPool(Pool):
         """Submit jobs as one array; return each job with its task's id.
 
         Raises:
-            UserError: sbatch refuses them, or there is none.
+            UserError: Slurm refuses them.
         """
         for job in jobs:
             self.store.prepare(job)
-        shares = list(self._shares_of(jobs))
-        folder = self.store.folder.resolve()
-        name = digest([job.key for job in jobs])
-        files = folder / 'slurm'
-        lines = [' '.join(job.key for job in share) for share in shares]
-        write_text('\n'.join([*lines, '']), files / f'{name}.keys')
-        script = _SCRIPT.format(
-            keys=shlex.quote(str(files / f'{name}.keys')),
-            threads=self.threads,
-            python=shlex.quote(sys.executable),
-            folder=shlex.quote(str(folder)),
-            launcher='slurm' if self.per_job > 1 else 'none',
-        )
-        write_text(script, files / f'{name}.sh')
-        array = _sbatch(files / f'{name}.sh', self._flags(len(shares), files))
-        print(f'submitted {len(jobs)} jobs to Slurm as job {array}', flush=True)
+        shares = self._shares_of(jobs)
+        folders = [
+            [self.store.folder_of(job).resolve() for job in share] for share in shares
+        ]
+        work = Task(self.threads, distributed=self.per_job > 1)
+        try:
+            tasks = self._executor().map_array(work, folders)
+        except FailedJobError as e:
+            raise UserError(f'Slurm refuses the jobs: {e}') from e
         submitted = []
-        for number, share in enumerate(shares):
+        for share, task in zip(shares, tasks, strict=True):
             for job in share:
-                task = f'{array}_{number}'
-                write_json(dict(task=task), self.store.folder_of(job) / _NOTE)
-                submitted.append((job, task))
+                write_json(dict(task=task.job_id), self.store.folder_of(job) / _NOTE)
+                submitted.append((job, task.job_id))
+        array, _, _ = tasks[0].job_id.partition('_')
+        print(f'submitted {len(jobs)} jobs to Slurm as job {array}', flush=True)
         return submitted
 
-    def _shares_of(self, jobs: Sequence[Job]) -> Iterator[Sequence[Job]]:
-        """Yield the jobs of each task: one training, or a worker's share of heads."""
-        size = 1
+    def _shares_of(self, jobs: Sequence[Job]) -> list[Sequence[Job]]:
+        """Return the jobs of each task: one training, or a worker's share of heads."""
+        count = len(jobs)
         if not KINDS[jobs[0].kind].own_process:
-            size = math.ceil(len(jobs) / self.workers)
-        for start in range(0, len(jobs), size):
-            yield jobs[start : start + size]
+            count = min(count, self.workers)
+        # Costly jobs come first, so that each task gets some of them.
+        return [jobs[first::count] for first in range(count)]
 
-    def _flags(self, tasks: int, folder: Path) -> list[str]:
-        """Return the flags of sbatch for an array of so many tasks.
+    def _executor(self) -> SlurmExecutor:
+        """Return submitit's executor, whose files lie below the store.
 
-        Args:
-            tasks (int): Their number.
-            folder (Path): Where their output goes.
+        Raises:
+            UserError: The time is not a number of minutes.
         """
-        options = dict(_DEFAULTS)
-        options['array'] = f'0-{tasks - 1}%{self.workers}'
-        options['nodes'] = '1'
-        options['ntasks-per-node'] = str(self.per_job)
-        options['cpus-per-task'] = str(self.threads)
-        options['signal'] = 'B:USR1@120'
-        options['open-mode'] = 'append'
-        options['output'] = str(folder / '%A_%a.out')
+        # With underscores, as submitit spells its own.
+        options = {
+            name.replace('-', '_'): value for name, value in self.options.items()
+        }
+        minutes = options.pop('time', str(_LIMIT))
+        require(
+            minutes.isdecimal(),
+            f"--slurm time='{minutes}' is no number of minutes. Fix: for example time=120.",
+        )
         if self.per_job > 1:
-            options['gpus-per-node'] = str(self.per_job)
-        for name, value in self.options.items():
-            options[name.replace('_', '-')] = value
-        return ['--requeue', *(f'--{name}={value}' for name, value in options.items())]
+            options.setdefault('gpus_per_node', str(self.per_job))
+        # Absolute, since a task may begin in another folder.
+        executor = SlurmExecutor(self.store.folder.resolve() / 'slurm')
+        executor.update_parameters(
+            job_name='lm4ve',
+            time=int(minutes),
+            array_parallelism=self.workers,
+            nodes=1,
+            ntasks_per_node=self.per_job,
+            cpus_per_task=self.threads,
+            setup=[
+                f'export OMP_NUM_THREADS={self.threads} MKL_NUM_THREADS={self.threads}'
+            ],
+            # Processes that train together would wait for one that has failed.
+            srun_args=['--kill-on-bad-exit=1'],
+            additional_parameters=options,
+        )
+        return executor
 
     def _task_of(self, job: Job) -> str | None:
         """Return the id of the task that a job was last submitted as, or None."""
@@ -201,27 +233,11 @@ def _describe_waiting(waiting: Sequence[tuple[Job, str]]) -> None:
     )
 
 
-def _sbatch(script: Path, flags: Sequence[str]) -> str:
-    """Submit a script; return the job's id.
-
-    Raises:
-        UserError: sbatch refuses it, or there is none.
-    """
-    command = ['sbatch', '--parsable', *flags, str(script)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True)
-    except FileNotFoundError as e:
-        raise UserError('There is no Slurm here: sbatch is missing.') from e
-    if done.returncode:
-        raise UserError(f'sbatch refuses the jobs: {done.stderr.strip()}')
-    job, _, _ = done.stdout.strip().partition(';')
-    return job
-
-
 def _queue() -> set[str]:
     """Return the ids of the user's tasks that wait or run, such as ``'12_3'``.
 
-    One that waits to be requeued is among them.
+    One that waits to be requeued is among them. submitit asks ``sacct``, which needs
+    Slurm's accounting.
 
     Raises:
         UserError: There is no Slurm here.
