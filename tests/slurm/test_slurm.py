@@ -146,6 +146,28 @@ def test_disturbed_trials_of_an_array_continue_to_a_local_grids_results(
     assert on_cluster.read_bytes() == local.read_bytes()
 
 
+def test_processes_of_one_training_save_before_their_task_is_requeued(
+    tmp_path, on_slurm
+):
+    mark = tmp_path / 'training'
+    grid = write_grid(tmp_path, LONG_GRID.replace('MARK', str(mark)))
+    out = tmp_path / 'out'
+    only = ['--variants', 'two', '--seeds', 0, '--gpus-per-trial', 2]
+    disturb = (
+        f'until [ -e {mark} ]; do sleep .1; done; '
+        'scancel --signal=USR2 $(squeue -h -t R -o %i)'
+    )
+    with subprocess.Popen(['bash', '-c', disturb]):
+        assert on_slurm(grid, out, *only, '--slurm', 'gpus_per_node=0') == 0
+    (log,) = [path.read_text() for path in out.glob('jobs/*/log.txt')]
+    assert 'Stopped by SIGUSR2. Saved: ' in log
+    assert 'Training continues from' in log
+    assert run(grid, tmp_path / 'local', '--gpus', '0,1', *only) == 0
+    (on_cluster,) = out.glob('*/results.csv')
+    (local,) = (tmp_path / 'local').glob('*/results.csv')
+    assert on_cluster.read_bytes() == local.read_bytes()
+
+
 def test_the_shell_scripts_train_and_test(tmp_path, cluster):
     pytest.importorskip('mmpretrain')
     env = environment(real=True) | dict(

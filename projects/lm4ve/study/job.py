@@ -20,17 +20,19 @@ class Kind(NamedTuple):
         module (str): Has the function ``run``.
         own_process (bool): A process runs one job: what a training leaves behind in
             the libraries would change the next one.
-        stays (bool): A job that was stopped goes on from what it has left in its folder.
+        continues (bool): A job that was stopped goes on from what it has left in its folder.
     """
 
     module: str
     own_process: bool
-    stays: bool
+    continues: bool
 
 
 KINDS = {
-    'training': Kind('lm4ve.study.trainings.training', own_process=True, stays=True),
-    'head': Kind('lm4ve.study.heads.training', own_process=False, stays=False),
+    'training': Kind(
+        'lm4ve.study.trainings.training', own_process=True, continues=True
+    ),
+    'head': Kind('lm4ve.study.heads.training', own_process=False, continues=False),
 }
 
 
@@ -41,7 +43,8 @@ class Job:
     Attributes:
         kind (str): A key of :data:`KINDS`.
         variant (str): What is trained, as tables call it.
-        stage (str): 'tune' while values are chosen, 'test' for what is compared.
+        stage (str): 'tune' while values are chosen for all seeds, 'draw' while a seed
+            chooses among them, 'test' for what is compared.
         value: The tuned value: a learning rate, C or k; None without tuning.
         seed (int): The training's.
         key (str): Names the result: a hash of everything that decides it.

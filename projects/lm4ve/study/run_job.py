@@ -26,7 +26,6 @@ from lm4ve.runner.process_rank import is_first_process
 from lm4ve.study.job import KINDS
 from lm4ve.study.store import (
     LOG,
-    RESULT,
     job_lock,
     read_result,
     read_spec,
@@ -53,7 +52,7 @@ def run_job(folder: Path, launcher: str = 'none') -> None:
     if is_first:
         lock = job_lock(folder, timeout=-1)
     with lock:
-        if read_result(folder / RESULT, folder.name) is not None:
+        if read_result(folder) is not None:
             print(f'{folder} has a result already.')
             return
         kind, spec = read_spec(folder)
@@ -129,7 +128,7 @@ def end_with_parent() -> None:
 
 
 def main() -> None:
-    """Run the jobs that the command line names; its parent's end is its own."""
+    """Run the jobs that the command line names; end with the process that started this."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('folder', type=Path)
     parser.add_argument('keys', nargs='+')

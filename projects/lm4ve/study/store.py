@@ -75,7 +75,7 @@ class Store:
 
     def result(self, job: Job) -> Result | None:
         """Return a job's result, or None if it has to be run."""
-        return read_result(self.folder_of(job) / RESULT, job.key)
+        return read_result(self.folder_of(job))
 
     def prepare(self, job: Job) -> None:
         """Empty a job's folder but for an unfinished training, and write the job into it.
@@ -88,7 +88,7 @@ class Store:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with job_lock(folder, ORPHANS):
-                _delete_all_but_training(folder, KINDS[job.kind].stays)
+                _delete_all_but_training(folder, KINDS[job.kind].continues)
                 folder.mkdir(exist_ok=True)
                 write_json(_to_json(job), folder / SPEC)
         except Timeout as e:
@@ -125,7 +125,7 @@ def job_lock(folder: Path, timeout: float) -> FileLock:
     return FileLock(folder.with_name(f'{folder.name}.lock'), timeout=timeout)
 
 
-def _delete_all_but_training(folder: Path, stays: bool) -> None:
+def _delete_all_but_training(folder: Path, continues: bool) -> None:
     """Delete what is in a job's folder, but for a training that may go on.
 
     Its specification stays beside it until a new one replaces it: without it, a later
@@ -133,10 +133,10 @@ def _delete_all_but_training(folder: Path, stays: bool) -> None:
 
     Args:
         folder (Path): The folder.
-        stays (bool): Whether jobs of this kind go on at all.
+        continues (bool): Whether jobs of this kind go on at all.
     """
     kept: tuple[str, ...] = ()
-    if stays and _may_continue(read_json(folder / SPEC)):
+    if continues and _may_continue(read_json(folder / SPEC)):
         kept = ('run', SPEC)
     for path in folder.glob('*'):
         if path.name in kept:
@@ -189,33 +189,33 @@ def write_result(result: Result, folder: Path) -> None:
     write_json(record, folder / RESULT)
 
 
-def read_result(path: Path, key: str) -> Result | None:
-    """Read the result of a job; None if it is missing, damaged or of another job."""
-    stored = read_json(path)
-    if not isinstance(stored, dict) or stored.get('key') != key:
+def read_result(folder: Path) -> Result | None:
+    """Read a job's result from its folder; None if it is missing, damaged or of another job."""
+    stored = read_json(folder / RESULT)
+    if not isinstance(stored, dict) or stored.get('key') != folder.name:
         return None
     metrics = stored.get('metrics')
     facts = stored.get('facts')
     if not isinstance(metrics, dict) or not isinstance(facts, dict):
         return None
     counts = (stored.get('scored'), stored.get('total'))
-    numbers = [stored.get('seconds'), *metrics.values()]
     if not all(type(count) is int for count in counts):
         return None
-    if not all(_is_number(number) for number in numbers):
+    if not all(_is_number(number) for number in metrics.values()):
+        return None
+    seconds = stored.get('seconds')
+    if not _is_number(seconds) or not 0 <= seconds < math.inf:
         return None
     predicted = None
     if stored.get('predicted') is not None:
         predicted = _unpack(stored['predicted'])
         if predicted is None or len(predicted) != stored['scored']:
             return None
-    if not 0 <= stored['seconds'] < math.inf:
-        return None
     return Result(
         metrics=metrics,
         scored=stored['scored'],
         total=stored['total'],
-        seconds=float(stored['seconds']),
+        seconds=float(seconds),
         predicted=predicted,
         facts=facts,
     )
