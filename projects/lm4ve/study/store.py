@@ -203,7 +203,7 @@ def read_result(folder: Path) -> Result | None:
         return None
     if not all(_is_number(number) for number in metrics.values()):
         return None
-    seconds = stored.get('seconds')
+    seconds: Any = stored.get('seconds')
     if not _is_number(seconds) or not 0 <= seconds < math.inf:
         return None
     predicted = None
