@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from lm4ve.tasks import TASKS, all_tasks, get_task
-from tests.helpers.grids.toy import write_grid
 from tests.helpers.code_blocks import blocks_of
 from tests.helpers.extras import needed_by, run_alone
 from tests.helpers.families import write_huggingface
+from tests.helpers.grids.toy import write_grid
 from tests.helpers.image.images import fill
 from tests.helpers.tasks import FOLDERS, ROOT
 
