@@ -158,16 +158,17 @@ def test_labels_made_through_the_block_show_a_gain(tmp_path, checkpoint, monkeyp
     assert 'its pre-training helps' in sentence
 
 
-@pytest.mark.slow
+@pytest.mark.walk
 def test_shuffled_labels_of_real_pictures_show_nothing(tmp_path):
     """The whole command, with a trained encoder and a language model's layer."""
     digits = load_digits()
-    labels = np.random.default_rng(0).permutation(digits.target[:400])
-    lines = ['path,label']
+    labels = np.random.default_rng(0).permutation(digits.target[:900])
+    lines = ['path,label,split']
     for i, (pixels, label) in enumerate(zip(digits.images, labels, strict=False)):
         picture = Image.fromarray((pixels * 15.9375).astype(np.uint8))
         picture.resize((64, 64)).convert('RGB').save(tmp_path / f'{i}.png')
-        lines.append(f'{i}.png,{label}')
+        split = 'train' if i < 300 else 'test'
+        lines.append(f'{i}.png,{label},{split}')
     (tmp_path / 'pictures.csv').write_text('\n'.join(lines))
     words = (
         'package:efficientnet-lite0 pictures.csv --size 64 --block '
@@ -188,7 +189,7 @@ def test_shuffled_labels_of_real_pictures_show_nothing(tmp_path):
     assert {*verdicts} <= {'open', 'equal'}
 
 
-@pytest.mark.slow
+@pytest.mark.walk
 def test_labels_that_a_language_model_layer_gives_show_a_gain(tmp_path, monkeypatch):
     """A head with random mappers gives them, so that the same head can learn them."""
     model = 'package:all-MiniLM-L6-v2'
