@@ -136,6 +136,7 @@ def study(features, checkpoint, *words, monkeypatch):
     return (out / 'sentence.txt').read_text(), (out / 'results.csv').read_bytes()
 
 
+@pytest.mark.slow
 def test_labels_of_noise_show_no_difference(tmp_path, checkpoint, monkeypatch):
     features = make_features(tmp_path, count=4500)
     words = '--seeds', 8, '--margin', 5
@@ -144,6 +145,7 @@ def test_labels_of_noise_show_no_difference(tmp_path, checkpoint, monkeypatch):
     assert sentence.startswith('No: ')
 
 
+@pytest.mark.slow
 def test_labels_made_through_the_block_show_a_gain(tmp_path, checkpoint, monkeypatch):
     head = HeadSpec('frozen', 'frozen', '', dict(checkpoint=checkpoint))
     teacher = build_head(head, CHANNELS, 2, 0)[0].requires_grad_(False)
