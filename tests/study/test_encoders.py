@@ -216,9 +216,8 @@ def test_configs_give_data_and_encoders(
     found = compute_features(
         load_encoder('config.py', 'none'), data, tmp_path, tokens=16
     )
-    assert (
-        found.tokens.shape == (1, len(data), *shape) and np.isfinite(found.tokens).all()
-    )
+    assert found.tokens.shape == (len(data), *shape)
+    assert np.isfinite(found.tokens).all()
     if task != 'image':
         with pytest.raises(UserError, match="takes images; 'config.py' has others"):
             compute_features(load_encoder('timm/resnet18', 'none'), data, tmp_path)

@@ -3,6 +3,8 @@
 import io
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from importlib import import_module
 from types import SimpleNamespace
@@ -12,6 +14,8 @@ import pandas as pd
 import pytest
 import torch
 from filelock import FileLock
+from PIL import Image
+from sklearn.datasets import load_digits
 from transformers import LlamaConfig, LlamaModel
 
 from lm4ve.blocks import count_parameters
@@ -35,9 +39,15 @@ from lm4ve.study.progress import Progress
 from lm4ve.study.report import OWNER, claim_folder
 from lm4ve.study.store import Store
 from lm4ve.study.tokens.features import Features
+from tests.helpers.processes import environment
 
 command = import_module('lm4ve.commands.try')  # a statement cannot name it
 TOKENS, CHANNELS = 2, 4
+#: Of studies whose truth is known.
+TRUTH_KNOWN = (
+    '--variants linear logreg knn frozen random --seeds 4 --steps 60 '
+    '--rates 1e-3 3e-3 1e-2'
+)
 
 
 @pytest.fixture(scope='module')
@@ -126,6 +136,7 @@ def study(features, checkpoint, *words, monkeypatch):
     return (out / 'sentence.txt').read_text(), (out / 'results.csv').read_bytes()
 
 
+@pytest.mark.slow
 def test_labels_of_noise_show_no_difference(tmp_path, checkpoint, monkeypatch):
     features = make_features(tmp_path, count=4500)
     words = '--seeds', 8, '--margin', 5
@@ -134,6 +145,7 @@ def test_labels_of_noise_show_no_difference(tmp_path, checkpoint, monkeypatch):
     assert sentence.startswith('No: ')
 
 
+@pytest.mark.slow
 def test_labels_made_through_the_block_show_a_gain(tmp_path, checkpoint, monkeypatch):
     head = HeadSpec('frozen', 'frozen', '', dict(checkpoint=checkpoint))
     teacher = build_head(head, CHANNELS, 2, 0)[0].requires_grad_(False)
@@ -145,6 +157,55 @@ def test_labels_made_through_the_block_show_a_gain(tmp_path, checkpoint, monkeyp
     words = '--seeds', 4, '--steps', 80
     sentence, _ = study(features, checkpoint, *words, monkeypatch=monkeypatch)
     assert 'is better than the linear probe by' in sentence
+    assert 'its pre-training helps' in sentence
+
+
+@pytest.mark.walk
+def test_shuffled_labels_of_real_pictures_show_nothing(tmp_path):
+    """The whole command, with a trained encoder and a language model's layer."""
+    digits = load_digits()
+    labels = np.random.default_rng(0).permutation(digits.target[:900])
+    lines = ['path,label,split']
+    for i, (pixels, label) in enumerate(zip(digits.images, labels, strict=False)):
+        picture = Image.fromarray((pixels * 15.9375).astype(np.uint8))
+        picture.resize((64, 64)).convert('RGB').save(tmp_path / f'{i}.png')
+        split = 'train' if i < 300 else 'test'
+        lines.append(f'{i}.png,{label},{split}')
+    (tmp_path / 'pictures.csv').write_text('\n'.join(lines))
+    words = (
+        'package:efficientnet-lite0 pictures.csv --size 64 --block '
+        f'package:all-MiniLM-L6-v2 {TRUTH_KNOWN} --work-dir out --cache cache'
+    )
+    done = subprocess.run(
+        [sys.executable, '-m', 'lm4ve', 'try', *words.split()],
+        cwd=tmp_path,
+        env=environment(real=True),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    sentence = (tmp_path / 'out/sentence.txt').read_text()
+    assert sentence.startswith(('Open: ', 'No: '))
+    verdicts = pd.read_csv(tmp_path / 'out/comparisons.csv')['verdict']
+    assert len(verdicts) == 4
+    assert {*verdicts} <= {'open', 'equal'}
+
+
+@pytest.mark.walk
+def test_labels_that_a_language_model_layer_gives_show_a_gain(tmp_path, monkeypatch):
+    """A head with random mappers gives them, so that the same head can learn them."""
+    model = 'package:all-MiniLM-L6-v2'
+    head = HeadSpec('frozen', 'frozen', '', dict(checkpoint=model))
+    teacher = build_head(head, CHANNELS, 1, seed=1000).requires_grad_(False)
+
+    def label(tokens):
+        score = teacher(tokens)[:, 0]
+        return score > score.median()
+
+    features = make_features(tmp_path, label, count=3000)
+    words = [*TRUTH_KNOWN.split(), '--workers', 2]
+    sentence, _ = study(features, model, *words, monkeypatch=monkeypatch)
+    assert sentence.startswith('Yes: ')
     assert 'its pre-training helps' in sentence
 
 

@@ -35,7 +35,7 @@ from lm4ve.study.tune import next_values, value_of_seed, within_noise
 
 #: Of a ladder about so many values are tried, and so many of them are kept.
 _TRIED = 4
-_KEPT = 2
+_KEPT = 3
 
 #: Head -> value -> accuracy on the shared 'val', per cent.
 Tuning = dict[str, dict[float, float]]

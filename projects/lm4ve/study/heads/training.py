@@ -147,10 +147,10 @@ class Trainer:
         train = features.data.splits['train']
         step = math.ceil(len(train) / _PICTURES_TO_STANDARDIZE)
         mean, deviation = _mean_and_deviation(features.tokens, train[::step])
-        least = 0.1 * deviation.mean()
-        # On the CPU, since the trainer is sent to the processes that train.
-        self.mean = torch.from_numpy(mean).float()
-        self.deviation = torch.from_numpy(np.maximum(deviation, least)).float()
+        device = find_device(None)
+        self.mean = torch.from_numpy(mean).float().to(device)
+        deviation = np.maximum(deviation, 0.1 * deviation.mean())
+        self.deviation = torch.from_numpy(deviation).float().to(device)
 
     # ------------------------------------------------------------------------ batches
     def load(self, indices: np.ndarray, reads: str = 'tokens') -> tuple[Tensor, Tensor]:
@@ -164,9 +164,6 @@ class Trainer:
         device = find_device(None)
         tokens = _move(self.features.tokens[indices], device).float()
         labels = _move(self.features.data.labels[indices], device)
-        # They move with the first batch of a process, and stay.
-        self.mean = self.mean.to(device)
-        self.deviation = self.deviation.to(device)
         tokens.sub_(self.mean).div_(self.deviation + 1e-6)
         return read_tokens(tokens, reads, self.features.prefix), labels
 
