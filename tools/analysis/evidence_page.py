@@ -327,8 +327,8 @@ def say_cause(found: dict[str, Stored | None]) -> str:
     helped = [one for one in ran if helps(one, p[one.study.name])]
     if not helped:
         return (
-            f'Of {len(ran)} studies that have run, the block helps (is better than each baseline) '
-            'in none: there is no gain that could be by pre-training, or by language.'
+            f'The block helps (is better than each baseline) in none of the studies that have run, '
+            f'{len(ran)}: there is no gain that could be by pre-training, or by language.'
         )
     sets = len({one.study.data for one in helped})
     by_training = [one for one in helped if one.verdicts(*RANDOM) == {'better'}]
