@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from lm4ve.commands.flags import parser_of
 from lm4ve.errors import UserError
 from tests.helpers.tasks import ROOT
 from tests.helpers.tools import load_tool, run_tool_here
@@ -50,7 +51,7 @@ def test_a_study_has_the_settings_of_the_protocol(study):
         assert (ROOT / last[1]).is_file() and last[1:] == [last[1]]
         assert first == [[*last, '--variants', 'none', 'frozen pre-trained']]
         return
-    settings = SimpleNamespace(**vars(load_flags().parse_args(last[1:])))
+    settings = SimpleNamespace(**vars(parser_of('try').parse_args(last[1:])))
     assert (settings.seeds, settings.steps, settings.margin) == (8, 120, 1.0)
     assert (settings.seed, settings.dtype, settings.tokens) == (0, 'bfloat16', 16)
     assert settings.group_by == ('group' if study.has_pictures else None)
@@ -59,12 +60,6 @@ def test_a_study_has_the_settings_of_the_protocol(study):
     assert bool(settings.formal) == bool(formal)
     rows = FIVE_SHOTS if settings.shots else [*FIVE_SHOTS, 'formal', 'mlp']
     assert sorted(settings.variants) == sorted(rows)
-
-
-def load_flags():
-    from lm4ve.commands.flags import parser_of
-
-    return parser_of('try')
 
 
 def test_the_order_is_that_of_the_protocol(tmp_path):

@@ -284,15 +284,15 @@ def say_all(found: dict[str, Stored | None]) -> str:
     sets = len({study.data for study in STUDIES})
     p = correct_all(found)
     verdicts = [final_verdict(one, p[name]) for name, one in found.items() if one]
-    what = f'comparisons of the block with its baseline, on {sets} sets'
+    what = f'comparisons of the block with its baseline, on {sets} sets,'
     if not verdicts:
-        return f'Of {number} {what}, that are planned, none has run'
+        return f'None of the {number} planned {what} has run'
     better, worse, equal, is_open = map(verdicts.count, VERDICTS)
     others = 'the others open'
     if len(verdicts) < number:
         others = f'{is_open} open, {number - len(verdicts)} not run'
     return (
-        f'Of {number} {what}, {_are(better)} better, {worse} worse, {equal} within a point, '
+        f'Of {number} {what} {_are(better)} better, {worse} worse, {equal} within a point, '
         f'{others}; with no difference anywhere, the chance of any "better" or "worse" is at '
         f'most {100 * ALPHA:g} %'
     )
