@@ -32,7 +32,7 @@ ENCODERS = sorted(p.name for p in (CONFIGS / 'ablations/_base_').glob('vit_*.py'
 QUICK = {
     'robustness/vit-t_llama_imagenet-a.py',
     'mistral-7b.py',
-    'vit_minilm_glyphs.py',
+    'vit_glyphs.py',
 }
 
 
