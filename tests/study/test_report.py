@@ -29,7 +29,7 @@ from lm4ve.study.heads.stored import (
 from lm4ve.study.heads.study import StudyResults, collect
 from lm4ve.study.pictures.data import ProbeData, read_data
 from lm4ve.study.pictures.items import DatasetItem
-from lm4ve.study.plot import draw_study, failed_seeds
+from lm4ve.study.plot import draw_study
 from lm4ve.study.report import claim_folder, write_report
 from lm4ve.study.tokens.features import Features
 from tests.helpers.pictures import break_tables
@@ -214,14 +214,6 @@ def test_the_plot_has_all_rows_inside_and_nothing_beyond_100(accuracy, data, tmp
     (legend,) = figure.legends
     for axes in (left, right):
         assert not legend.get_window_extent().overlaps(axes.get_window_extent())
-
-
-def test_failed_seeds_are_far_from_their_variant_not_from_others():
-    values = np.array(
-        [[1.0, 1.1, 0.9, 1.05], [9.0, 9.1, 0.0, 8.9], [5.0, 5.0, 5.0, 5.0]]
-    )
-    assert np.argwhere(failed_seeds(list(values))).tolist() == [[1, 2]]
-    assert not np.any(failed_seeds([np.ones(3), np.ones(3)]))
 
 
 def test_a_seed_without_scores_is_named(data, tmp_path):

@@ -10,15 +10,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from lm4ve.study.cells import Metric, format_number
+from lm4ve.study.cells import Metric
 from lm4ve.study.compare import Comparison, interval_over_seeds
 
 #: Verdict -> matplotlib's color of a difference; of others it is gray.
 _VERDICT_COLORS = {'better': 'C2', 'worse': 'C3', 'equal': 'C4'}
 _UNDECIDED_COLOR = '0.4'
 _MARGIN_COLOR = '0.9'
-#: A seed that is so many typical deviations from its variant's median has failed.
-_FAILED = 10
 #: Letters of a variant's name on one line.
 _NAME_WIDTH = 26
 #: Room above the first row and below the last, in rows.
@@ -37,8 +35,7 @@ def draw_study(
     """Draw scores with a point for each seed, and the differences of the reference.
 
     Scores are on the left, differences on the right, a row for each variant. Shares end
-    at 0 and 100 %. Failed seeds (:func:`failed_seeds`) do not stretch the axis: they are
-    written beside it.
+    at 0 and 100 %. Every seed is drawn, since every seed counts.
 
     Args:
         names (Sequence[str]): The variants, from above.
@@ -57,20 +54,14 @@ def draw_study(
     right.axvspan(-margin, margin, color=_MARGIN_COLOR)
     right.axvline(0, color='0.5', lw=0.8)
     bounds = (0, 100) if metric.unit == '%' else (-np.inf, np.inf)
-    drawn = {name: places[name] for name in names if name in scores}
-    failed = failed_seeds([scores[name] for name in drawn])
-    for (name, place), is_failed in zip(drawn.items(), failed, strict=True):
-        color = 'C1' if name == reference else 'C0'
-        _draw_scores(left, place, scores[name], color, bounds)
-        if is_failed.any():
-            _name_failed(left, place, scores[name][is_failed])
+    for name, place in places.items():
+        if name in scores:
+            color = 'C1' if name == reference else 'C0'
+            _draw_scores(left, place, scores[name], color, bounds)
     for comparison in comparisons:
         if comparison.against in places:
             _draw_difference(right, places[comparison.against], comparison, bounds)
     _label_axes(left, right, list(places), reference, metric)
-    if any(is_failed.any() for is_failed in failed):
-        kept = [scores[name][~out] for name, out in zip(drawn, failed, strict=True)]
-        _limit_to(left, np.concatenate(kept))
     if metric.unit == '%':
         _end_at_100(left)
     # Below the axes, where it covers nothing.
@@ -83,46 +74,6 @@ def draw_study(
     )
     figure.suptitle(title, fontsize=11, parse_math=False)
     return figure
-
-
-def failed_seeds(values: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Return which seeds failed: those ten typical deviations or more from the median.
-
-    The median is that of their own variant. The typical deviation is the median of the
-    deviations of all variants, which a few failures among few seeds do not change.
-
-    Args:
-        values (Sequence[np.ndarray]): The scores of each variant, float64 ``[seeds]``.
-
-    Returns:
-        list[np.ndarray]: bool ``[seeds]`` for each variant.
-    """
-    deviations = [np.abs(scores - np.median(scores)) for scores in values]
-    typical = np.median(np.concatenate(deviations))
-    if typical == 0:
-        return [np.zeros(len(deviation), bool) for deviation in deviations]
-    return [deviation >= _FAILED * typical for deviation in deviations]
-
-
-def _name_failed(axes: Axes, y: int, scores: np.ndarray) -> None:
-    """Write scores of failed seeds at height ``y``, at the left edge."""
-    numbers = ', '.join(format_number(score) for score in np.sort(scores))
-    axes.annotate(
-        f'not shown: {numbers}',
-        xy=(0.01, y),
-        xytext=(0, 3),
-        xycoords=('axes fraction', 'data'),
-        textcoords='offset points',
-        va='bottom',
-        fontsize=7,
-    )
-
-
-def _limit_to(axes: Axes, scores: np.ndarray) -> None:
-    """Limit the horizontal axis to some scores."""
-    spread = np.ptp(scores)
-    room = 0.15 * (spread if spread > 0 else 1.0)
-    axes.set_xlim(scores.min() - room, scores.max() + room)
 
 
 def _label_axes(
