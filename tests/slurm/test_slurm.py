@@ -281,6 +281,8 @@ def test_killed_task_is_named(cluster, tmp_path):
     script = ROOT / 'tools/slurm_train.sh'
     command = ['bash', script, 'debug', 'killed', path, tmp_path / 'work']
     done = run_command(*command, env=env, timeout=300)
-    assert done.returncode == 137
+    # srun ends with the highest code: 137 of the killed task, or 143 of the other one, which
+    # is asked to stop and has not joined the group yet.
+    assert done.returncode in (137, 143)
     assert 'error: rank 1 (' in done.stderr
     assert ') was killed by SIGKILL (out of memory?)' in done.stderr

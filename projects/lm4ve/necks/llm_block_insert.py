@@ -186,7 +186,7 @@ def build_necks(
         build (Callable): Builds a neck of its fields.
     """
     necks: list[Any] = []
-    given: list[Any] = []
+    taken: list[nn.Module] = []
     for config in configs:
         if isinstance(config, nn.Module):
             necks.append(config)
@@ -194,22 +194,21 @@ def build_necks(
         block = config.get('block')
         if necks and share_block:
             config = {**config, 'block': necks[0].block}
-        elif isinstance(block, nn.Module) and any(block is other for other in given):
-            config = {**config, 'block': copy.deepcopy(block)}
-        given.append(block)
+        elif isinstance(block, nn.Module):
+            is_taken = any(block is other for other in taken)
+            if is_taken:
+                config = {**config, 'block': copy.deepcopy(block)}
+            taken.append(block)
         necks.append(build(config))
     return necks
 
 
 def _build_registered(fields: dict[str, Any]) -> Any:
-    """Build a neck by MMEngine's registry.
-
-    Args:
-        fields (dict): Its fields, with ``type``. The video task registers another class
-            under the plain neck's name, for the neck of a whole recognizer. Inside an
-            encoder the plain neck is meant in every scope, so the class itself is given.
-    """
+    """Build a neck of its fields, with ``type``, by MMEngine's registry."""
     registered_name = fields.get('type')
+    # The video task registers another class under this name, for the neck of a whole
+    # recognizer. Inside an encoder the plain neck is meant in every scope, so the class
+    # itself is given.
     if isinstance(registered_name, str):
         name_without_scope = registered_name.rpartition('.')[2]
         if name_without_scope == 'LLMBlockNeck':

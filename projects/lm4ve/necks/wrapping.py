@@ -156,10 +156,11 @@ def _build_plain(fields: dict[str, Any]) -> LLMBlockNeck:
     A neck that gets a block's config takes it for that of a model of MMEngine, and
     repairs MMEngine's hosts.
     """
-    block = fields['block']
+    others = dict(fields)
+    block = others.pop('block')
     if not isinstance(block, nn.Module):
         block = build_block(block)
-    return LLMBlockNeck(**{**fields, 'block': block})
+    return LLMBlockNeck(block=block, **others)
 
 
 def block_config(block: Any) -> dict[str, Any] | None:
@@ -213,7 +214,8 @@ def insert(
     Args:
         model (nn.Module): The model; it is changed in place.
         places (Sequence[Place]): Its places.
-        necks (Sequence[LLMBlockNeck]): Those of :func:`build_necks_at`.
+        necks (Sequence[LLMBlockNeck]): A neck for each place, as :func:`build_necks_at`
+            builds them.
         arguments (dict): The arguments of :func:`wrap` as
             :func:`lm4ve.save_pretrained` writes them, ``block`` as the block's config
             (None if a module was given).
