@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -22,6 +24,7 @@ from lm4ve.blocks import count_parameters
 from lm4ve.commands.flags import parser_of
 from lm4ve.errors import UserError
 from lm4ve.files import sole_use
+from lm4ve.runner.command_line import run_tool
 from lm4ve.study.heads import precision, training
 from lm4ve.study.heads.candidates import FAMILIES, list_controls, list_probes
 from lm4ve.study.heads.head import (
@@ -255,6 +258,39 @@ def test_a_stopped_study_resumes_to_the_digit(tmp_path, checkpoint, monkeypatch)
     calls.clear()
     study(features, checkpoint, '--seeds', 4, monkeypatch=monkeypatch)
     assert {spec['seed'] for spec in calls} == {3}
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1])
+def test_a_stopped_study_says_how_to_go_on(
+    number, tmp_path, checkpoint, monkeypatch, capsys
+):
+    features = make_features(tmp_path)
+    stop = lambda *args: os.kill(os.getpid(), number)  # noqa: E731
+    monkeypatch.setattr(training, 'run', stop)
+    words = ('--cache', tmp_path / 'cache')
+    with pytest.raises(SystemExit) as end:
+        run_tool(lambda: study(features, checkpoint, *words, monkeypatch=monkeypatch))
+    assert end.value.code == 128 + number
+    *_, line = capsys.readouterr().err.strip().splitlines()
+    assert line == (
+        f'Stopped by {number.name}. The same command goes on from what is stored in '
+        f"'{tmp_path}/cache'."
+    )
+
+
+@pytest.mark.parametrize('command', ['try', 'ablate'])
+def test_a_job_that_no_study_has_is_refused(command, tmp_path, monkeypatch, capsys):
+    words = {
+        'try': ['e', 'd', '--block', 'x', '--cache', str(tmp_path)],
+        'ablate': ['grid.py', '--work-dir', str(tmp_path)],
+    }
+    main = import_module(f'lm4ve.commands.{command}').main
+    with pytest.raises(SystemExit) as end:
+        run_tool(lambda: main([*words[command], '--only', 'f00d']))
+    assert end.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("error: --only: no stored study has the job 'f00d'. Fix: ")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_another_layer_reuses_what_is_trained(tmp_path, checkpoint, monkeypatch):

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lm4ve.commands.engine import build_pool, run_only
+from lm4ve.commands.engine import build_pool, run_only, say_after_stop
 from lm4ve.commands.flags import parser_of
 from lm4ve.errors import check
 from lm4ve.files import write_text
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     check('--workers', args.workers, least=1)
     store = Store(args.work_dir / JOBS)
     if args.only:
-        run_only(store, args.only)
+        run_only([store.folder], args.only)
         return
     console = Console()
     if args.report_only:
@@ -104,9 +104,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.list:
         print_list(part, console)
         return
+    say_after_stop(args.work_dir)
     with store.lock('--work-dir'):
         rule = write_rule(whole, out)
-        pool = build_pool(store, args, processes, preload=modules_of(part.grid))
+        pool = build_pool(store, args, modules_of(part.grid), processes)
         failures = part.run(pool)
     command = shlex.join(['lm4ve', 'ablate', *sys.argv[1:]])
     if write_grid_study(GridStudy(whole, store, processes), rule, command, out):

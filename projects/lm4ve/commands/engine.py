@@ -1,9 +1,13 @@
 """What ``lm4ve ablate`` and ``lm4ve try`` share: where the jobs of a study run."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
-from lm4ve.errors import UserError, check, require
+from mmengine.logging import MessageHub
+
+from lm4ve.errors import UserError, check, listing, require
+from lm4ve.runner.error_boundary import AFTER_STOP
 from lm4ve.study.pool import Pool
 from lm4ve.study.run_job import run_job
 from lm4ve.study.store import Store
@@ -12,16 +16,16 @@ from lm4ve.study.store import Store
 def build_pool(
     store: Store,
     args: argparse.Namespace,
+    preload: Sequence[str],
     per_job: int = 1,
-    preload: Sequence[str] = (),
 ) -> Pool:
     """Return what runs the jobs of a study, on this machine or by Slurm.
 
     Args:
         store (Store): Holds their results.
         args (argparse.Namespace): The flags.
-        per_job (int): Processes of a job.
         preload (Sequence[str]): Modules that jobs need.
+        per_job (int): Processes of a job.
 
     Raises:
         UserError: There are too few devices, a flag is of the other executor, or an
@@ -52,12 +56,34 @@ def build_pool(
     return SlurmPool(*shared, options)
 
 
-def run_only(store: Store, keys: Sequence[str]) -> None:
-    """Run jobs in this process whose specifications lie in a store.
+def run_only(stores: Iterable[Path], keys: Sequence[str]) -> None:
+    """Run jobs in this process whose specifications lie in stores.
 
     Args:
-        store (Store): Holds them.
-        keys (Sequence[str]): Their keys.
+        stores (Iterable[Path]): The folders of the stores.
+        keys (Sequence[str]): The jobs' keys.
+
+    Raises:
+        UserError: A job is in none of them.
     """
-    for key in keys:
-        run_job(store.folder / key)
+    folders = [store / key for store in stores for key in keys]
+    jobs = [folder for folder in folders if folder.is_dir()]
+    present = [job.name for job in jobs]
+    unknown = [f"'{key}'" for key in keys if key not in present]
+    require(
+        not unknown,
+        f'--only: no stored study has the job {listing(unknown)}. Fix: the keys are the '
+        'names of the folders below jobs.',
+    )
+    for job in jobs:
+        run_job(job)
+
+
+def say_after_stop(folder: Path) -> None:
+    """Let this command, if a signal stops it, say how to go on.
+
+    Args:
+        folder (Path): Where it stores what is done.
+    """
+    text = f"The same command goes on from what is stored in '{folder}'."
+    MessageHub.get_current_instance().update_info(AFTER_STOP, text)

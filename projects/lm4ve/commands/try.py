@@ -19,10 +19,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from mmengine.logging import MessageHub, MMLogger
+from mmengine.logging import MMLogger
 
 from lm4ve.blocks import LLMBlock
-from lm4ve.commands.engine import build_pool, run_only
+from lm4ve.commands.engine import build_pool, run_only, say_after_stop
 from lm4ve.commands.flags import parser_of
 from lm4ve.errors import UserError, check
 from lm4ve.files import require_writable, sole_use, write_text
@@ -144,9 +144,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Compute features once, run the study on them, and write its report."""
     args = parse_args(argv)
     if args.only:
-        for store in args.cache.glob(f'*/{JOBS}'):
-            present = [key for key in args.only if (store / key).is_dir()]
-            run_only(Store(store), present)
+        run_only(args.cache.glob(f'*/{JOBS}'), args.only)
         return
     settings = settings_of(args)
     if args.workers is None:
@@ -159,6 +157,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.report_only:
         report(out)
         return
+    say_after_stop(args.cache)
     # Before anything is computed: nobody waits ten minutes for a report that cannot be
     # written.
     require_writable(args.cache, '--cache')
@@ -171,12 +170,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             args.data, seed=args.seed, limit=args.limit, group_by=args.group_by
         )
         write_left_out(data, out / 'left_out.csv')
-        # A stopped command prints this path as what it saved.
-        MessageHub.get_instance('lm4ve-try').update_info('last_ckpt', str(args.cache))
         extraction = FeatureExtraction(encoder, data, args.cache, args.tokens)
         store = Store(extraction.folder / JOBS)
         with store.lock('--cache'):
-            pool = build_pool(store, args, preload=['lm4ve.study.heads.training'])
+            pool = build_pool(store, args, ['lm4ve.study.heads.training'])
             run_study(extraction, settings, pool, out, warnings)
 
 
