@@ -442,6 +442,8 @@ def test_a_job_runs_from_its_specification_alone(tmp_path, checkpoint):
     result = store.result(job)
     labels = features.data.labels[features.data.splits['test']]
     assert result.metrics['accuracy'] == 100 * np.mean(result.predicted == labels)
+    with pytest.raises(UserError, match="no job 'ab'"):
+        command.main([*words, '--only', 'ab'])
 
 
 # ------------------------------------------------------------ precision, shots, blocks

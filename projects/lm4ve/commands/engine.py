@@ -2,6 +2,9 @@
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
+
+import torch
 
 from lm4ve.errors import UserError, check, require
 from lm4ve.study.pool import Pool
@@ -52,12 +55,18 @@ def build_pool(
     return SlurmPool(*shared, options)
 
 
-def run_only(store: Store, keys: Sequence[str]) -> None:
-    """Run jobs in this process whose specifications lie in a store.
+def run_only(args: argparse.Namespace, stores: Sequence[Path]) -> None:
+    """Run the jobs of ``--only`` in this process; their specifications lie in stores.
 
     Args:
-        store (Store): Holds them.
-        keys (Sequence[str]): Their keys.
+        args (argparse.Namespace): The flags.
+        stores (Sequence[Path]): The folders that may hold them.
+
+    Raises:
+        UserError: There is no such job.
     """
-    for key in keys:
-        run_job(store.folder / key)
+    torch.set_num_threads(args.threads)
+    for key in args.only:
+        folders = [store / key for store in stores if (store / key).is_dir()]
+        require(folders, f"--only: there is no job '{key}' here.")
+        run_job(folders[0])

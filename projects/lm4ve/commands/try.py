@@ -52,6 +52,8 @@ from lm4ve.study.tokens.features import FeatureExtraction
 
 #: Below the folder of tokens, that of the jobs' results.
 JOBS = 'jobs'
+#: Below the folder of the report: the files that are not used.
+LEFT_OUT = 'left_out.csv'
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -144,9 +146,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Compute features once, run the study on them, and write its report."""
     args = parse_args(argv)
     if args.only:
-        for store in args.cache.glob(f'*/{JOBS}'):
-            present = [key for key in args.only if (store / key).is_dir()]
-            run_only(Store(store), present)
+        run_only(args, list(args.cache.glob(f'*/{JOBS}')))
         return
     settings = settings_of(args)
     if args.workers is None:
@@ -170,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         data = read_data(
             args.data, seed=args.seed, limit=args.limit, group_by=args.group_by
         )
-        write_left_out(data, out / 'left_out.csv')
+        write_left_out(data, out / LEFT_OUT)
         # A stopped command prints this path as what it saved.
         MessageHub.get_instance('lm4ve-try').update_info('last_ckpt', str(args.cache))
         extraction = FeatureExtraction(encoder, data, args.cache, args.tokens)
@@ -274,8 +274,11 @@ def run_study(
     dtype = choose_dtype(settings.dtype, extraction.folder)
     settings = replace(settings, dtype=dtype)
     features = extraction.extract()
-    # Damage that only the encoder's reading finds is gone by now.
-    data = replace(extraction.data, splits=features.data.splits)
+    # Damage that only the encoder's reading finds is left out by now.
+    left_out = features.data.left_out
+    data = replace(extraction.data, splits=features.data.splits, left_out=left_out)
+    if left_out != extraction.data.left_out:
+        write_left_out(data, out / LEFT_OUT)
     require_shots(settings.shots, data)
     _, tokens, channels = features.shape
     shape = TokenShape(

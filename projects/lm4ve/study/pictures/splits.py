@@ -14,7 +14,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
 
-from lm4ve.errors import UserError, listing
+from lm4ve.errors import UserError, check, listing
 from lm4ve.study.pictures.duplicates import warn_of_shared_files
 
 #: A fifth of the data is for tests, a fifth for choosing the rate, the rest for
@@ -93,14 +93,21 @@ def draw_fit_and_val(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Divide pictures into four fifths to fit and one to validate; groups stay whole.
 
-    Classes of fewer than five groups are divided as far as they can be.
+    Classes of fewer than five groups are divided as far as they can be. Where all classes
+    have fewer pictures than five, or there are fewer groups, the part to validate is larger.
 
     Args:
         pictures (np.ndarray): Indices, int64 ``[n]``.
         labels, groups (np.ndarray): Of all pictures, int64.
         seed (int): Decides the division.
+
+    Raises:
+        UserError: There is a single group, or one picture of each class.
     """
-    splitter = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
+    most = int(np.bincount(labels[pictures]).max())
+    folds = min(FOLDS, most, len(set(groups[pictures].tolist())))
+    check('The groups, and pictures of a class, in train and val', folds, least=2)
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # of classes that are not in each part
         parts = splitter.split(pictures, labels[pictures], groups[pictures])
