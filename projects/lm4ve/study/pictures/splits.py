@@ -5,7 +5,6 @@ show the same, also in files of other formats, count as one where splits are mad
 """
 
 import warnings
-from collections.abc import Set
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ FOLDS = 5
 
 def assign_splits(
     rows: pd.DataFrame, name: str, seed: int
-) -> tuple[pd.DataFrame, list[Any]]:
+) -> tuple[pd.DataFrame, list[Any], frozenset[str]]:
     """Return the rows to use, each with its split 'train', 'val' or 'test'.
 
     Splits that the data have are kept, except that 'val' is the test if there is none.
@@ -33,12 +32,13 @@ def assign_splits(
 
     Args:
         rows (pd.DataFrame): With the columns of :data:`lm4ve.study.pictures.rows.COLUMNS` and
-            'content'; its index counts from 0.
+            'content'; its index counts from 0. It is changed.
         name (str): What the user called the data, for messages.
         seed (int): It decides the splits that are made here.
 
     Returns:
-        tuple: The rows, and the items of classes that are too small for three splits.
+        tuple: The rows, with the column 'joined_group'; the items of classes that are too
+        small for three splits; and the splits that were drawn.
 
     Raises:
         UserError: See :func:`lm4ve.study.pictures.data.read_data`.
@@ -49,7 +49,8 @@ def assign_splits(
     rows['joined_group'] = groups
     own_splits = set(rows['split'])
     if own_splits == {''}:
-        return _split_in_three(rows, groups, seed)
+        kept, rare = _split_in_three(rows, groups, seed)
+        return kept, rare, frozenset({'train', 'val', 'test'})
     if 'test' not in own_splits:
         rows['split'] = rows['split'].replace('val', 'test')
     for needed in ('train', 'test'):
@@ -59,23 +60,10 @@ def assign_splits(
                 'add its pictures; or name no splits, and all are drawn.'
             )
     _check_sides(rows, name)
-    if 'val' not in set(rows['split']):
-        _split_off_val(rows, groups, seed)
-    return rows, []
-
-
-def drawn_splits(own_splits: Set[str]) -> frozenset[str]:
-    """Return the splits that :func:`assign_splits` draws, given those that the data have.
-
-    Args:
-        own_splits (Set[str]): The values of the rows' column 'split'.
-    """
-    if own_splits == {''}:
-        return frozenset({'train', 'val', 'test'})
-    if {'val', 'test'} <= own_splits:
-        return frozenset()
-    # The data's 'test', or 'val' in its place, is the test; 'val' is drawn from 'train'.
-    return frozenset({'val'})
+    if 'val' in set(rows['split']):
+        return rows, [], frozenset()
+    _split_off_val(rows, groups, seed)
+    return rows, [], frozenset({'val'})
 
 
 def _split_in_three(
