@@ -232,6 +232,8 @@ def test_a_running_job_is_neither_cleared_nor_run_twice(tmp_path, monkeypatch, c
     write_result(complete_result(), folder)
     run_job(folder)
     assert 'has a result already' in capsys.readouterr().out
+    # Another process may write it after a command has looked.
+    store.prepare(job)
     assert store.result(job) == complete_result()
 
 
@@ -283,6 +285,53 @@ def test_stopped_training_continues_to_an_undisturbed_ones_result(
     assert len(steps) == 8
     assert store.result(job).metrics == whole.result(job).metrics
     assert not list(folder.rglob('*.pth'))
+
+
+@pytest.mark.slow
+def test_a_failing_job_of_a_task_of_slurm_stops_no_other(tmp_path, monkeypatch):
+    slurm = pytest.importorskip('lm4ve.study.slurm')
+    monkeypatch.setenv('PYTHONPATH', PATHS)
+    store = Store(tmp_path / 'out')
+    jobs = load_grid(write_grid(tmp_path)).tests({})[:2]
+    for job in jobs:
+        store.prepare(job)
+    failing, other = [store.folder_of(job) for job in jobs]
+    (failing / 'spec.json').unlink()
+    with pytest.raises(SystemExit) as end:
+        slurm.Task(threads=1, distributed=False)([failing, other])
+    assert end.value.code == 2
+    assert [store.result(job) is None for job in jobs] == [True, False]
+
+
+#: A queue with a task, which does not answer at once, and is empty when the task is done.
+SQUEUE = """#!/bin/sh
+echo >> FOLDER/asked
+case $(wc -l < FOLDER/asked) in
+  1) echo 7_0;;
+  2) echo 'slurm_load_jobs error' >&2; exit 1;;
+  *) cp FOLDER/result.json RESULT;;
+esac
+"""
+
+
+def test_a_busy_slurm_is_asked_again(tmp_path, monkeypatch):
+    slurm = pytest.importorskip('lm4ve.study.slurm')
+    monkeypatch.setattr(slurm, 'INTERVAL', 0.01)
+    job = job_of(tmp_path)
+    pool = slurm.SlurmPool(Store(tmp_path / 'out'))
+    pool.store.prepare(job)
+    folder = pool.store.folder_of(job)
+    write_result(complete_result(), folder)
+    (folder / 'result.json').rename(tmp_path / 'result.json')
+    (folder / 'slurm.json').write_text('{"task": "7_0"}')
+    script = SQUEUE.replace('FOLDER', str(tmp_path))
+    path = tmp_path / 'squeue'
+    path.write_text(script.replace('RESULT', str(folder / 'result.json')))
+    path.chmod(0o755)
+    monkeypatch.setenv('PATH', str(tmp_path), prepend=os.pathsep)
+    progress = Progress({job.variant: 1.0}, {job.variant: 1}, 1)
+    assert pool.run([job], progress) == []
+    assert len((tmp_path / 'asked').read_text().splitlines()) == 3
 
 
 def test_a_training_on_other_pixels_does_not_continue(tmp_path):

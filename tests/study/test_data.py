@@ -19,6 +19,7 @@ from lm4ve.errors import UserError
 from lm4ve.study.pictures.data import ProbeData, read_data
 from lm4ve.study.pictures.items import DatasetItem
 from lm4ve.study.pictures.reading import read_picture
+from lm4ve.study.pictures.splits import draw_fit_and_val
 from lm4ve.tasks import get_task
 from lm4ve.tasks.vqa.inference import pixels_of_file
 from tests.helpers.pictures import write_folder
@@ -285,6 +286,21 @@ def test_classes_of_few_groups_are_left_out(tmp_path):
     table.to_csv(tmp_path / 'd.csv', index=False)
     data = read_data(str(tmp_path / 'd.csv'))
     assert data.classes == ('a', 'b') and len(data.left_out) == 20
+
+
+@pytest.mark.parametrize(
+    'groups, expected',
+    [(np.arange(6), (4, 2)), (np.array([0, 0, 1, 1, 2, 2]), (4, 2))],
+)
+def test_few_pictures_or_groups_are_divided_as_far_as_they_can_be(groups, expected):
+    pictures = np.arange(6)
+    labels = np.array([0, 1] * 3)
+    fit, val = draw_fit_and_val(pictures, labels, groups, 0)
+    assert (len(fit), len(val)) == expected
+    assert not set(groups[fit]) & set(groups[val])
+    assert sorted([*fit, *val]) == pictures.tolist()
+    with pytest.raises(UserError, match='must be at least 2'):
+        draw_fit_and_val(pictures, labels, np.zeros(6, np.int64), 0)
 
 
 def write_idx(path, values):

@@ -174,11 +174,13 @@ def test_pictures_found_damaged_later_leave_drawn_splits(seed, tmp_path):
         with path.open('ab') as file:
             file.write(bytes([number]) + b'\xff\xd9')
     data = read_data(str(folder), seed=seed)
-    kept = extract(Small(), data, tmp_path).data.splits
+    found = extract(Small(), data, tmp_path).data
+    kept = found.splits
     before = np.concatenate([*data.splits.values()])
     after = np.concatenate([*kept.values()])
     lost = set(before.tolist()) - set(after.tolist())
     assert {data.items[index] for index in lost} == set(broken)
+    assert {name for name, _ in found.left_out} == {str(path) for path in broken}
 
 
 def test_pooling_is_by_place_and_keeps_class_tokens():

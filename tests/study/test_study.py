@@ -289,7 +289,7 @@ def test_a_job_that_no_study_has_is_refused(command, tmp_path, monkeypatch, caps
         run_tool(lambda: main([*words[command], '--only', 'f00d']))
     assert end.value.code == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert line.startswith("error: --only: no stored study has the job 'f00d'. Fix: ")
+    assert line == "error: --only: there is no job 'f00d' here."
     assert list(tmp_path.iterdir()) == []
 
 
@@ -595,6 +595,20 @@ def test_each_seed_draws_pictures_of_its_own_and_keeps_groups_whole(tmp_path):
         assert not {*groups[fit]} & {*groups[val]}
         drawn.append({*val.tolist()})
     assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_damage_that_only_the_encoder_finds_is_listed(
+    tmp_path, checkpoint, monkeypatch
+):
+    features = make_features(tmp_path, count=90)
+    data = replace(features.data, left_out=(('a.jpg', 'cannot be decoded'),))
+    found = replace(features, data=data)
+    monkeypatch.setattr(Extracted, 'extract', lambda self: found)
+    words = '--seeds', 2, '--steps', 10
+    study(features, checkpoint, *words, monkeypatch=monkeypatch)
+    lines = (tmp_path / 'out/left_out.csv').read_text().splitlines()
+    assert lines == ['path,reason', 'a.jpg,cannot be decoded']
+    assert '1 file(s) are not used' in (tmp_path / 'out/report.html').read_text()
 
 
 def test_the_report_follows_from_its_own_files(tmp_path, checkpoint, monkeypatch):

@@ -40,6 +40,7 @@ from evidence_studies import (
 )
 
 import lm4ve
+from lm4ve.commands.engine import say_after_stop
 from lm4ve.errors import StorageError, UserError, require
 from lm4ve.files import read_json, write_json
 from lm4ve.runner.command_line import build_parser, run_tool
@@ -403,6 +404,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"lm4ve is that of '{Path(lm4ve.__file__).parent}', not of this clone. Fix: "
         f'PYTHONPATH={PACKAGE}.',
     )
+    say_after_stop(args.out)
     args.work_dir.mkdir(parents=True, exist_ok=True)
     link_inputs(args, studies)
     if args.commit:

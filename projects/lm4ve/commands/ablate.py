@@ -85,10 +85,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the trainings that are missing, and report those that are finished."""
     args = parser_of('ablate').parse_args(argv)
     check('--workers', args.workers, least=1)
-    store = Store(args.work_dir / JOBS)
     if args.only:
-        run_only([store.folder], args.only)
+        run_only(args, [args.work_dir / JOBS])
         return
+    store = Store(args.work_dir / JOBS)
     console = Console()
     if args.report_only:
         out = args.work_dir / read_name(args.grid)
@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         rule = write_rule(whole, out)
         pool = build_pool(store, args, modules_of(part.grid), processes)
         failures = part.run(pool)
-    command = shlex.join(['lm4ve', 'ablate', *sys.argv[1:]])
-    if write_grid_study(GridStudy(whole, store, processes), rule, command, out):
-        write_report(report_of(read_grid_study(out)), out, console)
+        command = shlex.join(['lm4ve', 'ablate', *sys.argv[1:]])
+        if write_grid_study(GridStudy(whole, store, processes), rule, command, out):
+            write_report(report_of(read_grid_study(out)), out, console)
     require_success(failures)

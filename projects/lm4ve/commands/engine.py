@@ -1,12 +1,13 @@
 """What ``lm4ve ablate`` and ``lm4ve try`` share: where the jobs of a study run."""
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from mmengine.logging import MessageHub
 
-from lm4ve.errors import UserError, check, listing, require
+from lm4ve.errors import UserError, check, require
 from lm4ve.runner.error_boundary import AFTER_STOP
 from lm4ve.study.pool import Pool
 from lm4ve.study.run_job import run_job
@@ -56,27 +57,21 @@ def build_pool(
     return SlurmPool(*shared, options)
 
 
-def run_only(stores: Iterable[Path], keys: Sequence[str]) -> None:
-    """Run jobs in this process whose specifications lie in stores.
+def run_only(args: argparse.Namespace, stores: Sequence[Path]) -> None:
+    """Run the jobs of ``--only`` in this process; their specifications lie in stores.
 
     Args:
-        stores (Iterable[Path]): The folders of the stores.
-        keys (Sequence[str]): The jobs' keys.
+        args (argparse.Namespace): The flags.
+        stores (Sequence[Path]): The folders that may hold them.
 
     Raises:
-        UserError: A job is in none of them.
+        UserError: There is no such job.
     """
-    folders = [store / key for store in stores for key in keys]
-    jobs = [folder for folder in folders if folder.is_dir()]
-    present = [job.name for job in jobs]
-    unknown = [f"'{key}'" for key in keys if key not in present]
-    require(
-        not unknown,
-        f'--only: no stored study has the job {listing(unknown)}. Fix: the keys are the '
-        'names of the folders below jobs.',
-    )
-    for job in jobs:
-        run_job(job)
+    torch.set_num_threads(args.threads)
+    for key in args.only:
+        folders = [store / key for store in stores if (store / key).is_dir()]
+        require(folders, f"--only: there is no job '{key}' here.")
+        run_job(folders[0])
 
 
 def say_after_stop(folder: Path) -> None:

@@ -52,6 +52,8 @@ from lm4ve.study.tokens.features import FeatureExtraction
 
 #: Below the folder of tokens, that of the jobs' results.
 JOBS = 'jobs'
+#: Below the folder of the report: the files that are not used.
+LEFT_OUT = 'left_out.csv'
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -144,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Compute features once, run the study on them, and write its report."""
     args = parse_args(argv)
     if args.only:
-        run_only(args.cache.glob(f'*/{JOBS}'), args.only)
+        run_only(args, list(args.cache.glob(f'*/{JOBS}')))
         return
     settings = settings_of(args)
     if args.workers is None:
@@ -169,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         data = read_data(
             args.data, seed=args.seed, limit=args.limit, group_by=args.group_by
         )
-        write_left_out(data, out / 'left_out.csv')
+        write_left_out(data, out / LEFT_OUT)
         extraction = FeatureExtraction(encoder, data, args.cache, args.tokens)
         store = Store(extraction.folder / JOBS)
         with store.lock('--cache'):
@@ -271,8 +273,11 @@ def run_study(
     dtype = choose_dtype(settings.dtype, extraction.folder)
     settings = replace(settings, dtype=dtype)
     features = extraction.extract()
-    # Damage that only the encoder's reading finds is gone by now.
-    data = replace(extraction.data, splits=features.data.splits)
+    # Damage that only the encoder's reading finds is left out by now.
+    left_out = features.data.left_out
+    data = replace(extraction.data, splits=features.data.splits, left_out=left_out)
+    if left_out != extraction.data.left_out:
+        write_left_out(data, out / LEFT_OUT)
     require_shots(settings.shots, data)
     _, tokens, channels = features.shape
     shape = TokenShape(

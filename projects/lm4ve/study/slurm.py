@@ -23,9 +23,12 @@ from lm4ve.errors import UserError, require
 from lm4ve.files import read_json, write_json
 from lm4ve.study.job import KINDS, Job
 from lm4ve.study.pool import Ended, Pool, job_words
+from lm4ve.study.store import read_result
 
 #: Seconds between two looks at the queue.
 INTERVAL = 5.0
+#: A busy controller is asked so often before the command ends with an error.
+_TRIES = 12
 #: Seconds that a shared file system may need to show the result of a task that has ended.
 DELAY = 10.0
 #: Minutes that a task may run.
@@ -53,10 +56,10 @@ class Task(Checkpointable):
     distributed: bool
 
     def __call__(self, folders: Sequence[Path]) -> None:
-        """Run the jobs of some folders that have no result.
+        """Run the jobs of some folders that have no result. One that fails stops no other.
 
         Raises:
-            SystemExit: With the command's code.
+            SystemExit: With the code of the last command that failed, or 0.
         """
         launcher = 'none'
         if self.distributed:
@@ -64,26 +67,43 @@ class Task(Checkpointable):
             environment = TorchDistributedEnvironment()
             environment.export(set_cuda_visible_devices=False, overwrite=True)
             launcher = 'pytorch'
-        words = job_words(folders, self.threads, launcher)
-        process = subprocess.Popen([sys.executable, *words])
-
-        def pass_on(number: int, frame: object) -> None:
-            # Some clusters signal all processes of a task, others this one only.
-            process.send_signal(number)
-
-        signal.signal(signal.SIGTERM, pass_on)
-        requeue = signal.signal(signal.SIGUSR2, pass_on)
-        code = process.wait()
-        if _was_stopped(code, signal.SIGUSR2):
-            # Sent before the time limit or at preemption. Now submitit's own handler
-            # requeues the task and ends it; in processes but the first it does nothing.
-            signal.signal(signal.SIGUSR2, requeue)
-            signal.raise_signal(signal.SIGUSR2)
-            time.sleep(_UNTIL_ENDED)
-        if _was_stopped(code, signal.SIGTERM):
-            # Slurm ends or requeues the task. One that ends before would count as failed.
-            time.sleep(_UNTIL_ENDED)
+        code = 0
+        todo = list(folders)
+        while todo:
+            code = _run_command(job_words(todo, self.threads, launcher)) or code
+            # The first one without a result has failed, and ended the command.
+            todo = [folder for folder in todo if read_result(folder) is None][1:]
         sys.exit(code)
+
+
+def _run_command(words: Sequence[str]) -> int:
+    """Run a command of Python and return its code; one that was stopped ends the task.
+
+    Args:
+        words (Sequence[str]): What follows ``python``.
+    """
+    process = subprocess.Popen([sys.executable, *words])
+
+    def pass_on(number: int, frame: object) -> None:
+        # Some clusters signal all processes of a task, others this one only.
+        process.send_signal(number)
+
+    own = {
+        number: signal.signal(number, pass_on)
+        for number in (signal.SIGTERM, signal.SIGUSR2)
+    }
+    code = process.wait()
+    for number, handler in own.items():
+        signal.signal(number, handler)
+    if _was_stopped(code, signal.SIGUSR2):
+        # Sent before the time limit or at preemption. Now submitit's own handler
+        # requeues the task and ends it; in processes but the first it does nothing.
+        signal.raise_signal(signal.SIGUSR2)
+        time.sleep(_UNTIL_ENDED)
+    if _was_stopped(code, signal.SIGTERM):
+        # Slurm ends or requeues the task. One that ends before would count as failed.
+        time.sleep(_UNTIL_ENDED)
+    return code
 
 
 def _was_stopped(code: int, number: int) -> bool:
@@ -120,7 +140,7 @@ class SlurmPool(Pool):
             waiting += self._submit(new)
         try:
             yield from self._wait(waiting)
-        except (KeyboardInterrupt, GeneratorExit):
+        except (UserError, KeyboardInterrupt, GeneratorExit):
             _describe_waiting(waiting)
             raise
 
@@ -240,13 +260,17 @@ def _queue() -> set[str]:
     Slurm's accounting.
 
     Raises:
-        UserError: There is no Slurm here.
+        UserError: There is no Slurm here, or it does not answer.
     """
     # '--all' includes hidden partitions.
     command = ['squeue', '--noheader', '--array', '--all', '--format=%i']
     command.append(f'--user={getpass.getuser()}')
-    try:
-        output = subprocess.check_output(command, text=True)
-    except FileNotFoundError as e:
-        raise UserError('There is no Slurm here: squeue is missing.') from e
-    return set(output.split())
+    for _ in range(_TRIES):
+        try:
+            asked = subprocess.run(command, capture_output=True, text=True)
+        except FileNotFoundError as e:
+            raise UserError('There is no Slurm here: squeue is missing.') from e
+        if asked.returncode == 0:
+            return set(asked.stdout.split())
+        time.sleep(INTERVAL)
+    raise UserError(f'Slurm does not answer: {asked.stderr.strip()}')

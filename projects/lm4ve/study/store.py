@@ -80,6 +80,9 @@ class Store:
     def prepare(self, job: Job) -> None:
         """Empty a job's folder but for an unfinished training, and write the job into it.
 
+        A result stays, with all that is beside it: another process may have written it
+        since the caller looked.
+
         Raises:
             UserError: A job of an earlier command still writes there, or nothing can be
                 written.
@@ -88,6 +91,8 @@ class Store:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with job_lock(folder, ORPHANS):
+                if read_result(folder) is not None:
+                    return
                 _delete_all_but_training(folder, KINDS[job.kind].continues)
                 folder.mkdir(exist_ok=True)
                 write_json(_to_json(job), folder / SPEC)

@@ -27,7 +27,7 @@ from lm4ve.study.pictures.items import (
     name_of,
 )
 from lm4ve.study.pictures.rows import LeftOut, list_rows
-from lm4ve.study.pictures.splits import FOLDS, assign_splits, drawn_splits
+from lm4ve.study.pictures.splits import FOLDS, assign_splits
 
 #: Split -> the least number of pictures; a spread over the test needs two.
 _LEAST = {'train': 1, 'val': 1, 'test': 2}
@@ -69,7 +69,7 @@ class ProbeData:
 
     def __post_init__(self) -> None:
         """Make each picture a group where none are given."""
-        if len(self.groups) != len(self.labels):
+        if len(self.groups) == 0:
             object.__setattr__(self, 'groups', np.arange(len(self.labels)))
 
     def __len__(self) -> int:
@@ -153,9 +153,8 @@ def read_data(
     left_out += _describe_damage(damaged)
     rows = rows.assign(content=contents_of(rows))
     warn_of_two_labels(rows, path)
-    drawn = drawn_splits(set(rows['split']))
     rows = rows.reset_index(drop=True)
-    rows, rare = assign_splits(rows, path, seed)
+    rows, rare, drawn = assign_splits(rows, path, seed)
     left_out += [(name_of(item), 'of a class with too few pictures') for item in rare]
     rows = rows.reset_index(drop=True)
 

@@ -5,7 +5,6 @@ show the same, also in files of other formats, count as one where splits are mad
 """
 
 import warnings
-from collections.abc import Set
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
 
-from lm4ve.errors import UserError, listing
+from lm4ve.errors import UserError, check, listing
 from lm4ve.study.pictures.duplicates import warn_of_shared_files
 
 #: A fifth of the data is for tests, a fifth for choosing the rate, the rest for
@@ -24,7 +23,7 @@ FOLDS = 5
 
 def assign_splits(
     rows: pd.DataFrame, name: str, seed: int
-) -> tuple[pd.DataFrame, list[Any]]:
+) -> tuple[pd.DataFrame, list[Any], frozenset[str]]:
     """Return the rows to use, each with its split 'train', 'val' or 'test'.
 
     Splits that the data have are kept, except that 'val' is the test if there is none.
@@ -33,12 +32,13 @@ def assign_splits(
 
     Args:
         rows (pd.DataFrame): With the columns of :data:`lm4ve.study.pictures.rows.COLUMNS` and
-            'content'; its index counts from 0.
+            'content'; its index counts from 0. It is changed.
         name (str): What the user called the data, for messages.
         seed (int): It decides the splits that are made here.
 
     Returns:
-        tuple: The rows, and the items of classes that are too small for three splits.
+        tuple: The rows, with the column 'joined_group'; the items of classes that are too
+        small for three splits; and the splits that were drawn.
 
     Raises:
         UserError: See :func:`lm4ve.study.pictures.data.read_data`.
@@ -49,7 +49,8 @@ def assign_splits(
     rows['joined_group'] = groups
     own_splits = set(rows['split'])
     if own_splits == {''}:
-        return _split_in_three(rows, groups, seed)
+        kept, rare = _split_in_three(rows, groups, seed)
+        return kept, rare, frozenset({'train', 'val', 'test'})
     if 'test' not in own_splits:
         rows['split'] = rows['split'].replace('val', 'test')
     for needed in ('train', 'test'):
@@ -59,23 +60,10 @@ def assign_splits(
                 'add its pictures; or name no splits, and all are drawn.'
             )
     _check_sides(rows, name)
-    if 'val' not in set(rows['split']):
-        _split_off_val(rows, groups, seed)
-    return rows, []
-
-
-def drawn_splits(own_splits: Set[str]) -> frozenset[str]:
-    """Return the splits that :func:`assign_splits` draws, given those that the data have.
-
-    Args:
-        own_splits (Set[str]): The values of the rows' column 'split'.
-    """
-    if own_splits == {''}:
-        return frozenset({'train', 'val', 'test'})
-    if {'val', 'test'} <= own_splits:
-        return frozenset()
-    # The data's 'test', or 'val' in its place, is the test; 'val' is drawn from 'train'.
-    return frozenset({'val'})
+    if 'val' in set(rows['split']):
+        return rows, [], frozenset()
+    _split_off_val(rows, groups, seed)
+    return rows, [], frozenset({'val'})
 
 
 def _split_in_three(
@@ -93,14 +81,21 @@ def draw_fit_and_val(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Divide pictures into four fifths to fit and one to validate; groups stay whole.
 
-    Classes of fewer than five groups are divided as far as they can be.
+    Classes of fewer than five groups are divided as far as they can be. Where all classes
+    have fewer pictures than five, or there are fewer groups, the part to validate is larger.
 
     Args:
         pictures (np.ndarray): Indices, int64 ``[n]``.
         labels, groups (np.ndarray): Of all pictures, int64.
         seed (int): Decides the division.
+
+    Raises:
+        UserError: There is a single group, or one picture of each class.
     """
-    splitter = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
+    most = int(np.bincount(labels[pictures]).max())
+    folds = min(FOLDS, most, len(set(groups[pictures].tolist())))
+    check('The groups, and pictures of a class, in train and val', folds, least=2)
+    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # of classes that are not in each part
         parts = splitter.split(pictures, labels[pictures], groups[pictures])
