@@ -8,6 +8,8 @@ import base64
 
 import numpy as np
 
+#: Written before the first job, and not a part of the report.
+PLAN = 'plan.json'
 STUDY = 'study.json'
 PICTURES = 'pictures.csv'
 RESULTS = 'results.csv'

@@ -1,12 +1,12 @@
 """A study of heads as files: all that its report is made from, and nothing else.
 
-    study.json      what was compared and how
-    pictures.csv    the val and test pictures: label and group
-    results.csv     a row for each variant and seed: its value, and the label that it gave
-                    each test picture
-    tuning.csv      the same for tuning, on the val pictures; for the draws of a seed,
-                    which have other pictures each, the accuracy alone
-    timings.csv     what differs from run to run
+study.json      what was compared and how
+pictures.csv    the val and test pictures: label and group
+results.csv     a row for each variant and seed: its value, and the label that it gave
+                each test picture
+tuning.csv      the same for tuning, on the val pictures; for the draws of a seed,
+                which have other pictures each, the accuracy alone
+timings.csv     what differs from run to run
 """
 
 from collections.abc import Sequence
@@ -129,7 +129,7 @@ def with_earlier(study: StoredStudy, folder: Path) -> StoredStudy:
     settings = study.settings
     earlier = read_earlier(folder, question_of(settings), settings.seeds)
     heads = dict(study.heads)
-    for fields in earlier.facts.get('heads', []):
+    for fields in earlier.heads:
         heads.setdefault(fields['name'], ProfiledHead(**fields))
     pairs = earlier.join_pairs(study.results.pairs)
     results = replace(study.results, pairs=pairs)

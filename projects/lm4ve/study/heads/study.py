@@ -251,6 +251,17 @@ class Study:
             seconds[name] = median(results[training].seconds for training in of_head)
         return predicted, seconds
 
+    def planned(self) -> list[tuple[str, str]]:
+        """Return the comparisons that are known before the first training.
+
+        Of several linear probes tuning chooses the one that is compared.
+        """
+        probes = [name for name, head in self.heads.items() if head.family == 'linear']
+        left_out = {self.block}
+        if len(probes) > 1:
+            left_out.update(probes)
+        return [(self.block, name) for name in self.heads if name not in left_out]
+
     def _pair(
         self, tuned: Mapping[str, Mapping[float, np.ndarray]]
     ) -> list[tuple[str, str]]:

@@ -14,6 +14,7 @@ from lm4ve.study.report import Report, notes_on_plan
 from lm4ve.study.sentence import conclude
 from lm4ve.study.table import Row
 from lm4ve.study.trainings.grid import Published
+from lm4ve.study.trainings.scores import is_of_labels
 from lm4ve.study.trainings.stored import StoredGrid
 
 _COSTS_WORDS = (
@@ -22,8 +23,10 @@ _COSTS_WORDS = (
 )
 _RECIPE = (
     'Each training is its config with the overrides of the grid and the seed; the last '
-    'epoch is tested. In a grid that tunes, all seeds share a first tuning; each seed then '
-    'trains the values that the first could not tell apart, and takes the best on val.'
+    'epoch is tested. In a grid that tunes, all seeds share a first tuning, which has a '
+    'seed of its own; each seed then trains the values that the first could not tell '
+    'apart, on its own cut into fit and val where the data draw one, and takes the best '
+    'on val.'
 )
 
 
@@ -81,6 +84,8 @@ def compare_trainings(
         study (StoredGrid): The study.
         scores (Mapping): Variant -> its scores by seed; NaN where one is not compared.
     """
+    if study.has_samples:
+        return _compare_samples(study)
     sign = 1 if study.metric.greater_is_better else -1
     by_seed = pd.DataFrame(dict(scores)).sort_index()
     columns = {name: sign * by_seed[[name]].to_numpy() for name in by_seed}
@@ -88,6 +93,16 @@ def compare_trainings(
     if study.unit.counts_samples:
         step = 100 / study.results['scored'].min()
     return compare(columns, study.pairs, study.margin, step=step)
+
+
+def _compare_samples(study: StoredGrid) -> list[Comparison]:
+    """Return the planned comparisons over seeds and samples."""
+    points = study.points()
+    # A row for each seed of any variant, NaN where one has no result.
+    seeds = sorted({seed for own in points.values() for seed in own.index})
+    rows = {name: own.reindex(seeds).to_numpy() for name, own in points.items()}
+    most_frequent = np.bincount(study.labels).max() / len(study.labels)
+    return compare(rows, study.pairs, study.margin, chance=100 * float(most_frequent))
 
 
 def _pair_samples(
@@ -126,13 +141,18 @@ def _notes_on(
     study: StoredGrid, scores: Mapping[str, pd.Series], unpaired: int
 ) -> list[str]:
     """Return what is missing, not compared or at the edge of tuning."""
-    notes = [
-        'Scores are of whole trainings: intervals count seeds, and other test samples '
-        'may change the answer.',
-        *notes_on_plan(
-            study.pairs, {name: own.to_numpy() for name, own in scores.items()}
-        ),
-    ]
+    notes = notes_on_plan(
+        study.pairs, {name: own.to_numpy() for name, own in scores.items()}
+    )
+    if not study.has_samples:
+        reason = 'no accuracy by labels'
+        if is_of_labels(study.metric.name):
+            reason = 'known without labels of the same samples for all trainings'
+        notes.insert(
+            0,
+            f"'{study.metric.name}' is {reason}, so that intervals count seeds alone: "
+            'other test samples may change the answer.',
+        )
     missing = len(study.variants) * len(study.seeds) - len(study.results)
     if missing:
         notes.append(f'Unfinished: {missing} trainings are missing.')

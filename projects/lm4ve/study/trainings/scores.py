@@ -1,7 +1,9 @@
 """What the scores of a grid's trainings are: their unit, and what they are over."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
+
+import numpy as np
 
 from lm4ve.errors import check
 from lm4ve.runner.scored_data import SampleCounts
@@ -49,6 +51,22 @@ def unit_of(metric: str) -> Unit:
         if metric.startswith(beginning):
             return unit
     return Unit()
+
+
+def common_labels(results: Iterable[Result]) -> np.ndarray | None:
+    """Return the true labels of the samples that results are over, int64 ``[samples]``.
+
+    Returns:
+        np.ndarray | None: None if a result has none, or those of other samples.
+    """
+    labels: np.ndarray | None = None
+    for result in results:
+        if result.labels is None or result.predicted is None:
+            return None
+        if labels is not None and not np.array_equal(labels, result.labels):
+            return None
+        labels = result.labels
+    return labels
 
 
 def score_of(metric: str, metrics: Mapping[str, float]) -> float:
