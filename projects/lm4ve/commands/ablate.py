@@ -82,8 +82,8 @@ def write_rule(grid: Grid, out: Path) -> str:
     if is_of_labels(grid.metric):
         counted = 'seeds and test samples, each of which is a group'
     rule = (
-        f'{RULE}\n\nHere: the interval counts {counted}; {grid.metric}, margin {grid.margin:g}, {len(grid.seeds)} seeds, '
-        f'{len(grid.pairs)} comparisons.'
+        f'{RULE}\n\nHere: the interval counts {counted}; {grid.metric}, margin '
+        f'{grid.margin:g}, {len(grid.seeds)} seeds, {len(grid.pairs)} comparisons.'
     )
     write_text(f'{rule}\n', out / 'rule.txt')
     write_plan(out, question_of(grid), grid.pairs, len(grid.seeds), grid.margin)

@@ -79,7 +79,8 @@ def training_config(
     """Build the config that is trained, from a job's specification.
 
     It is the config of ``lm4ve train`` with the overrides, but without validation. Its
-    test keeps the samples' labels where the metric is of these. It saves as often as the config says, keeps one checkpoint, and continues from it.
+    test keeps the samples' labels where the metric is of these. It saves as often as the
+    config says, keeps one checkpoint, and continues from it.
 
     Args:
         spec (Mapping): The specification, of :func:`training_job`.
