@@ -8,7 +8,7 @@ import pandas as pd
 
 from lm4ve.errors import check
 from lm4ve.study.cells import format_number
-from lm4ve.study.compare import Comparison, compare
+from lm4ve.study.compare import Comparison, Score, compare, estimate_score
 from lm4ve.study.earlier import describe_looks
 from lm4ve.study.report import Report, notes_on_plan
 from lm4ve.study.sentence import conclude
@@ -46,8 +46,6 @@ def report_of(study: StoredGrid) -> Report:
     scores = study.scores()
     paired, unpaired = _pair_samples(study, scores)
     comparisons = compare_trainings(study, paired)
-    finite = {name: own.dropna().to_numpy() for name, own in scores.items()}
-    finite = {name: own for name, own in finite.items() if len(own)}
     published: list[Row] = []
     words = ''
     if study.published is not None:
@@ -59,7 +57,7 @@ def report_of(study: StoredGrid) -> Report:
         margin=study.margin,
         reference=study.reference,
         names=study.variants,
-        scores=finite,
+        scores=_estimate_all(study, scores),
         comparisons=comparisons,
         sentence=_say(study, comparisons),
         details='',
@@ -89,10 +87,28 @@ def compare_trainings(
     sign = 1 if study.metric.greater_is_better else -1
     by_seed = pd.DataFrame(dict(scores)).sort_index()
     columns = {name: sign * by_seed[[name]].to_numpy() for name in by_seed}
-    step = 0.0
-    if study.unit.counts_samples:
-        step = 100 / study.results['scored'].min()
-    return compare(columns, study.pairs, study.margin, step=step)
+    return compare(columns, study.pairs, study.margin, step=_step(study))
+
+
+def _step(study: StoredGrid) -> float:
+    """Return the smallest difference between two scores of a seed; 0 if nobody knows."""
+    if not study.unit.counts_samples:
+        return 0.0
+    return float(100 / study.results['scored'].min())
+
+
+def _estimate_all(
+    study: StoredGrid, scores: Mapping[str, pd.Series]
+) -> dict[str, Score]:
+    """Return the score of each variant with its interval, from its finite ones."""
+    estimated = {}
+    for name, own in scores.items():
+        points = own.dropna().to_numpy()[:, None]
+        if len(points):
+            estimated[name] = estimate_score(
+                points, len(points), study.margin, step=_step(study)
+            )
+    return estimated
 
 
 def _compare_samples(study: StoredGrid) -> list[Comparison]:
