@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.evaluator import Evaluator
+from scipy import stats
 
 from lm4ve.errors import UserError
 from lm4ve.study.compare import compare
@@ -100,6 +101,11 @@ def study(tmp_path):
     return GridStudy(load_grid(write_grid(tmp_path, TEXT)), Store(tmp_path / 'jobs'))
 
 
+def half_over_seeds(scores: np.ndarray) -> float:
+    """Half of the 95 % interval that counts seeds alone."""
+    return stats.t.ppf(0.975, len(scores) - 1) * stats.sem(scores)
+
+
 def finish(study: GridStudy, jobs, result_of) -> None:
     """Write the results of jobs, as ``result_of(job)`` gives them."""
     for job in jobs:
@@ -149,7 +155,9 @@ def test_comparisons_count_seeds_and_samples(study, tmp_path):
     assert found == expected
     assert (found.pictures, found.groups, found.seeds) == (SAMPLES, SAMPLES, 2)
     assert found.over_groups > 0
-    assert report.scores['two'].tolist() == right['two'].mean(1).tolist()
+    score = report.scores['two']
+    assert score.of_seeds.tolist() == right['two'].mean(1).tolist()
+    assert score.half > half_over_seeds(score.of_seeds)
     assert not any('seeds alone' in note for note in report.notes)
     pictures = (tmp_path / 'out/pictures.csv').read_text().splitlines()
     assert len(pictures) == 1 + 2 * SAMPLES

@@ -43,8 +43,8 @@ def report_of(study: StoredGrid) -> Report:
     Raises:
         UserError: A result lacks a metric of the published scores.
     """
-    scores = study.scores()
-    paired, unpaired = _pair_samples(study, scores)
+    points = study.points()
+    paired, unpaired = _pair_samples(study, points)
     comparisons = compare_trainings(study, paired)
     published: list[Row] = []
     words = ''
@@ -57,11 +57,11 @@ def report_of(study: StoredGrid) -> Report:
         margin=study.margin,
         reference=study.reference,
         names=study.variants,
-        scores=_estimate_all(study, scores),
+        scores=_estimate_all(study, points),
         comparisons=comparisons,
         sentence=_say(study, comparisons),
         details='',
-        notes=_notes_on(study, scores, unpaired),
+        notes=_notes_on(study, points, unpaired),
         costs=_cost_rows(study),
         costs_words=_COSTS_WORDS,
         recipe=_RECIPE,
@@ -74,20 +74,23 @@ def report_of(study: StoredGrid) -> Report:
 
 
 def compare_trainings(
-    study: StoredGrid, scores: Mapping[str, pd.Series]
+    study: StoredGrid, points: Mapping[str, pd.DataFrame]
 ) -> list[Comparison]:
     """Return the planned comparisons, each with its verdict.
 
     Args:
         study (StoredGrid): The study.
-        scores (Mapping): Variant -> its scores by seed; NaN where one is not compared.
+        points (Mapping): As :meth:`StoredGrid.points` returns them; rows of NaN are not
+            compared.
     """
-    if study.has_samples:
-        return _compare_samples(study)
     sign = 1 if study.metric.greater_is_better else -1
-    by_seed = pd.DataFrame(dict(scores)).sort_index()
-    columns = {name: sign * by_seed[[name]].to_numpy() for name in by_seed}
-    return compare(columns, study.pairs, study.margin, step=_step(study))
+    seeds = sorted({seed for own in points.values() for seed in own.index})
+    rows = {name: sign * own.reindex(seeds).to_numpy() for name, own in points.items()}
+    chance = None
+    if study.has_samples:
+        most_frequent = np.bincount(study.labels).max() / len(study.labels)
+        chance = 100 * float(most_frequent)
+    return compare(rows, study.pairs, study.margin, chance=chance, step=_step(study))
 
 
 def _step(study: StoredGrid) -> float:
@@ -98,46 +101,36 @@ def _step(study: StoredGrid) -> float:
 
 
 def _estimate_all(
-    study: StoredGrid, scores: Mapping[str, pd.Series]
+    study: StoredGrid, points: Mapping[str, pd.DataFrame]
 ) -> dict[str, Score]:
     """Return the score of each variant with its interval, from its finite ones."""
     estimated = {}
-    for name, own in scores.items():
-        points = own.dropna().to_numpy()[:, None]
-        if len(points):
+    for name, own in points.items():
+        finite = own.dropna().to_numpy()
+        if len(finite):
             estimated[name] = estimate_score(
-                points, len(points), study.margin, step=_step(study)
+                finite, len(finite), study.margin, step=_step(study)
             )
     return estimated
 
 
-def _compare_samples(study: StoredGrid) -> list[Comparison]:
-    """Return the planned comparisons over seeds and samples."""
-    points = study.points()
-    # A row for each seed of any variant, NaN where one has no result.
-    seeds = sorted({seed for own in points.values() for seed in own.index})
-    rows = {name: own.reindex(seeds).to_numpy() for name, own in points.items()}
-    most_frequent = np.bincount(study.labels).max() / len(study.labels)
-    return compare(rows, study.pairs, study.margin, chance=100 * float(most_frequent))
-
-
 def _pair_samples(
-    study: StoredGrid, scores: Mapping[str, pd.Series]
-) -> tuple[dict[str, pd.Series], int]:
-    """Return the scores that are compared, and the number of those that are not.
+    study: StoredGrid, points: Mapping[str, pd.DataFrame]
+) -> tuple[dict[str, pd.DataFrame], int]:
+    """Return the points that are compared, and the number of seeds whose are not.
 
-    A score over other samples than the reference's with the same seed is not.
+    Those over other samples than the reference's with the same seed are not.
     """
     table = study.results.set_index(['variant', 'seed'])[['scored', 'total']]
     counts = {place: tuple(row) for place, *row in table.itertuples()}
     paired = {}
     unpaired = 0
-    for name, own in scores.items():
+    for name, own in points.items():
         paired[name] = own.copy()
         for seed in own.index:
             of_reference = counts.get((study.reference, seed))
             if of_reference not in (None, counts[name, seed]):
-                paired[name][seed] = np.nan
+                paired[name].loc[seed] = np.nan
                 unpaired += 1
     return paired, unpaired
 
@@ -154,12 +147,10 @@ def _say(study: StoredGrid, comparisons: list[Comparison]) -> str:
 
 
 def _notes_on(
-    study: StoredGrid, scores: Mapping[str, pd.Series], unpaired: int
+    study: StoredGrid, points: Mapping[str, pd.DataFrame], unpaired: int
 ) -> list[str]:
     """Return what is missing, not compared or at the edge of tuning."""
-    notes = notes_on_plan(
-        study.pairs, {name: own.to_numpy() for name, own in scores.items()}
-    )
+    notes = notes_on_plan(study.pairs, points)
     if not study.has_samples:
         reason = 'no accuracy by labels'
         if is_of_labels(study.metric.name):
@@ -177,7 +168,7 @@ def _notes_on(
             f'Not paired: {unpaired} score(s), over another number of samples than the '
             "reference's."
         )
-    infinite = sum(int(own.isna().sum()) for own in scores.values())
+    infinite = sum(int(own.isna().any(axis=1).sum()) for own in points.values())
     if infinite:
         notes.append(f'Not finite, and not compared: {infinite} score(s).')
     return notes

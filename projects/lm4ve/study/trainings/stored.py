@@ -99,32 +99,22 @@ class StoredGrid:
         return len(self.labels) > 0
 
     def points(self) -> dict[str, pd.DataFrame]:
-        """Return variant -> a row a seed, a column a sample: 100 where it is right, else 0.
+        """Return variant -> its points, a row for each seed, of those that have any.
 
-        Of variants that have results, in a study whose samples are known.
+        A column for each sample, 100 where it is right, else 0; where samples are not
+        known, one column with the score, NaN if it is not finite.
         """
         found = {}
         for name in self.variants:
-            own = self.results[self.results['variant'] == name]
-            if len(own):
-                given = np.stack(
-                    [unpack(text, self.classes) for text in own['predicted']]
-                )
-                found[name] = pd.DataFrame(
-                    100.0 * (given == self.labels), index=own['seed']
-                )
-        return found
-
-    def scores(self) -> dict[str, pd.Series]:
-        """Return variant -> its scores by seed, of those that have any."""
-        if self.has_samples:
-            return {name: own.mean(axis=1) for name, own in self.points().items()}
-        table = self.results.set_index('seed')
-        found = {}
-        for name in self.variants:
-            own = table.loc[table['variant'] == name, self.metric.name]
-            if len(own):
-                scaled = self.unit.factor * own.astype(float)
+            own = self.results[self.results['variant'] == name].set_index('seed')
+            if not len(own):
+                continue
+            if self.has_samples:
+                labels = [unpack(text, self.classes) for text in own['predicted']]
+                points = 100.0 * (np.stack(labels) == self.labels)
+                found[name] = pd.DataFrame(points, index=own.index)
+            else:
+                scaled = self.unit.factor * own[[self.metric.name]].astype(float)
                 found[name] = scaled.where(np.isfinite(scaled))
         return found
 
