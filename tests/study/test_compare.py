@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lm4ve.study.compare import compare
+from lm4ve.study.compare import compare, estimate_score
 
 SEEDS = 5
 
@@ -176,9 +176,37 @@ def test_whole_trainings_never_need_pictures():
     assert result.needed_pictures == 0
 
 
+@pytest.mark.parametrize('pictures', [70, 1])
+def test_no_more_than_ten_times_as_many_are_asked_for(pictures):
+    noise = np.random.default_rng(0).normal(0, 3, (SEEDS, pictures))
+    scores = {'a': noise - noise.mean() + 0.1, 'b': np.zeros((SEEDS, pictures))}
+    (result,) = compare(scores, [('a', 'b')], margin=0.5)
+    assert (result.verdict, result.reason) == ('open', 'small difference')
+    assert result.needed_seeds == result.needed_pictures == 0
+
+
+@pytest.mark.parametrize('size', [1, 10])
+def test_a_score_has_the_interval_of_the_comparison_with_nothing(size):
+    scores = draw_scores(400, a=0.8) | {'nothing': np.zeros((SEEDS, 400))}
+    groups = np.arange(400) // size
+    (expected,) = compare(scores, [('a', 'nothing')], margin=1, groups=groups)
+    score = estimate_score(scores['a'], SEEDS, margin=1, groups=groups)
+    assert (score.low, score.high) == (expected.low, expected.high)
+    assert score.mean == expected.difference
+    # One training is the same with each seed: what is left are the pictures.
+    single = estimate_score(scores['a'][:1], SEEDS, margin=1, groups=groups)
+    assert 0.5 * score.half < single.half < 2 * score.half
+
+
+def test_few_groups_give_a_score_no_interval():
+    points = draw_scores(70, a=0.8)['a']
+    score = estimate_score(points, SEEDS, margin=1, groups=np.arange(70) // 10)
+    assert math.isnan(score.half) and score.mean == pytest.approx(points.mean())
+
+
 @pytest.mark.parametrize('chance, reason', [(50, 'at chance level'), (10, 'few')])
 def test_at_chance_level_no_number_is_promised(chance, reason):
-    scores = draw_scores(100, a=0.5, b=0.5)
+    scores = draw_scores(100, a=0.5, b=0.45)
     (result,) = compare(scores, [('a', 'b')], margin=1, chance=chance)
     assert result.reason.startswith(reason)
     promised = result.needed_seeds + result.needed_pictures

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from mmengine.logging import MMLogger
 from PIL import Image
+from scipy import stats
 from sklearn.metrics import confusion_matrix, recall_score
 
 from lm4ve.data.image_files import DamagedPictureError
@@ -223,16 +224,43 @@ def test_a_seed_without_scores_is_named(data, tmp_path):
     assert 'count as wrong, in trainings of &#39;random&#39;.' in page
 
 
-def test_a_head_with_one_seed_has_no_interval(data, tmp_path):
-    predicted = predictions_of_all(data)
+def test_the_strongest_baseline_comes_first_in_the_table_and_in_words(data, tmp_path):
+    shares = dict(linear=0.6, knn=0.4, frozen=0.9, logreg=0.7, random=0.95)
+    predicted = {name: predict(data, share) for name, share in shares.items()}
+    predicted['logreg'] = predicted['logreg'][:1]  # its trainings are all the same
+    page = write(data, tmp_path, predicted)
+    table = (tmp_path / 'table.md').read_text()
+    rows = re.findall(r'^\| (\w+) \| (\S+ ± \S+) ', table, flags=re.M)
+    expected = ['logreg', 'linear', 'knn', 'frozen', 'random']
+    assert [name for name, _ in rows] == expected
+    _, details = (tmp_path / 'sentence.txt').read_text().splitlines()
+    assert details.startswith('On this data the frozen is better than the logreg by ')
+    assert details.index('the linear') < details.index('the knn')
+    assert 'Only <code>logreg</code> is right' in page
+
+
+@pytest.mark.parametrize('size', [1, 4])
+def test_what_is_drawn_and_written_counts_groups_of_pictures(size, data, tmp_path):
+    data = replace(data, groups=np.arange(len(data)) // size)
+    predicted = {name: predict(data, 0.8) for name in ('linear', 'frozen')}
     study, results = make_study(data, tmp_path, predicted)
-    results.accuracies['linear'] = results.accuracies['linear'][:1]
-    results.recalls['linear'] = results.recalls['linear'][:1]
-    write_report(report_of(study, None), tmp_path)
-    (cell,) = re.findall(
-        r'>linear</td><td>(.*?)</td>', (tmp_path / 'report.html').read_text()
-    )[:1]
-    assert re.fullmatch(r'\d+\.\d', cell)
+    report = report_of(study, None)
+    write_report(report, tmp_path)
+    points = 100 * results.correct['frozen'].mean(0)
+    of_group = points.reshape(-1, size).mean(1)
+    over_groups = stats.ttest_1samp(of_group, 0).confidence_interval(0.95)
+    seeds = results.accuracies['frozen']
+    over_seeds = stats.ttest_1samp(seeds, 0).confidence_interval(0.95)
+    halves = [(one.high - one.low) / 2 for one in (over_groups, over_seeds)]
+    score = report.scores['frozen']
+    assert score.half == pytest.approx(np.hypot(*halves))
+    cell = f'{score.mean:.1f} ± {score.half:.1f}'
+    assert f'| frozen | {cell} |' in (tmp_path / 'table.md').read_text()
+    figure = draw_study(
+        report.names, 'frozen', report.scores, [], report.metric, 1.0, ''
+    )
+    drawn = [line.get_xdata() for line in figure.axes[0].lines]
+    assert any(np.array_equal(x, (score.low, score.high)) for x in drawn)
 
 
 def test_more_seeds_are_a_second_look_and_the_plan_stays(data, tmp_path):

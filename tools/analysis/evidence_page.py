@@ -10,20 +10,25 @@ rules. A study that is not stored appears as not run.
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from evidence_studies import EVIDENCE, LAST, ROOT, STAGES, STUDIES, Study
 from statsmodels.stats.multitest import multipletests
 
+from lm4ve.errors import require
 from lm4ve.files import read_json
 from lm4ve.runner.command_line import build_parser
-from lm4ve.study.cells import format_p_value
-from lm4ve.study.compare import ALPHA, compare
+from lm4ve.study.cells import Metric, format_p_value
+from lm4ve.study.compare import ALPHA, Score
+from lm4ve.study.heads import contents as heads
 from lm4ve.study.heads.stored import read_study
+from lm4ve.study.report import Report
+from lm4ve.study.trainings import contents as trainings
 from lm4ve.study.trainings.stored import read_grid_study
 
 PAGES = (ROOT / 'docs/results/evidence.md', ROOT / 'README.md')
@@ -39,6 +44,7 @@ FORMAL = ('formal', 'Dyck')
 TRAINED = ('attention', 'mlp')
 VERDICTS = ('better', 'worse', 'equal', 'open')
 END_OF_LADDER = ' (end of the ladder)'
+_METRIC = Metric()
 
 
 @dataclass(frozen=True)
@@ -47,8 +53,7 @@ class Row:
 
     Attributes:
         name (str): Of the variant.
-        mean (float): Its score in per cent, the mean over seeds; NaN if it did not run.
-        half (float): Half of its 95 % interval over seeds and groups; NaN without one.
+        score (Score, optional): In per cent; None if it did not run.
         values (str): Which rates its seeds took; marked where the best is at an end of
             the ladder.
         at_chance (int): How many of its trainings score as naming one class does.
@@ -56,11 +61,10 @@ class Row:
     """
 
     name: str
-    mean: float = np.nan
-    half: float = np.nan
-    values: str = ''
-    at_chance: int = 0
-    comparison: pd.Series | None = None
+    score: Score | None
+    values: str
+    at_chance: int
+    comparison: pd.Series | None
 
     @property
     def verdict(self) -> str:
@@ -74,7 +78,7 @@ class Stored:
 
     Attributes:
         study (Study): Which one.
-        rows (list[Row]): The baselines, the strongest first; then the others as planned.
+        rows (list[Row]): In the order of its report.
         counts (str): Numbers of test pictures, groups and seeds.
         sentence (str): The first one of its report.
         run (dict[str, str]): Date and commit.
@@ -113,68 +117,87 @@ def read_all(folder: Path) -> dict[str, Stored | None]:
 
 def read_stored(study: Study, folder: Path) -> Stored:
     """Read a stored study."""
-    if study.is_grid:
-        rows, counts = _read_grid(study, folder)
-    else:
-        rows, counts = _read_heads(folder)
+    read = _read_grid if study.is_grid else _read_heads
+    report, values, share, samples, counts = read(folder)
+    chance = chance_level(share, samples)
     comparisons = pd.read_csv(folder / 'comparisons.csv', keep_default_na=False)
     comparison_with = dict(zip(comparisons['against'], comparisons.iloc, strict=True))
-    rows = [replace(row, comparison=comparison_with.get(row.name)) for row in rows]
-    # Those without a layer first; sort keeps the order of the others.
-    rows.sort(key=lambda row: -row.mean if row.name in BASELINES else 0.0)
+    rows = []
+    for name in report.names:
+        score = report.scores.get(name)
+        at_chance = 0 if score is None else int((score.of_seeds <= chance).sum())
+        row = Row(
+            name, score, values.get(name, ''), at_chance, comparison_with.get(name)
+        )
+        rows.append(row)
     sentence = (folder / 'sentence.txt').read_text(encoding='utf-8').splitlines()[0]
     return Stored(study, rows, counts, sentence, read_json(folder / RUN))
 
 
-def _read_heads(folder: Path) -> tuple[list[Row], str]:
-    """Return the rows of a study of heads, and the numbers of what it counts."""
+class _Read(NamedTuple):
+    """What a study's files say beside its comparisons.
+
+    Attributes:
+        report (Report): Its report.
+        values (dict[str, str]): Variant -> which rates its seeds took.
+        share (float): Of the most frequent class.
+        samples (int): Of the test.
+        counts (str): Numbers of samples, groups and seeds.
+    """
+
+    report: Report
+    values: dict[str, str]
+    share: float
+    samples: int
+    counts: str
+
+
+def _read_heads(folder: Path) -> _Read:
+    """Read a study of heads."""
     stored, _ = read_study(folder)
     results = stored.results
-    seeds = stored.settings.seeds
     data = stored.features.data
     test = data.splits['test']
-    groups = data.groups[test]
-    most_frequent = np.bincount(data.labels[test]).max() / len(test)
-    chance = chance_level(most_frequent, len(test))
-    rows = []
-    for name, correct in results.correct.items():
-        values = results.describe_values(name)
+    values = {}
+    for name in results.values:
+        values[name] = results.describe_values(name)
         if results.is_edge(name):
-            values += END_OF_LADDER
-        accuracies = results.accuracies[name]
-        half = half_width(100.0 * correct, seeds, groups)
-        at_chance = int((accuracies <= chance).sum())
-        rows.append(Row(name, float(accuracies.mean()), half, values, at_chance))
+            values[name] += END_OF_LADDER
+    groups = len(np.unique(data.groups[test]))
     counts = f'{len(test):,} pictures'
-    if len(np.unique(groups)) < len(test):
-        counts += f' in {len(np.unique(groups)):,} groups'
-    return rows, f'{counts}, {seeds} seeds'
+    if groups < len(test):
+        counts += f' in {groups:,} groups'
+    return _Read(
+        report=heads.report_of(stored, None),
+        values=values,
+        share=float(np.bincount(data.labels[test]).max() / len(test)),
+        samples=len(test),
+        counts=f'{counts}, {stored.settings.seeds} seeds',
+    )
 
 
-def _read_grid(study: Study, folder: Path) -> tuple[list[Row], str]:
-    """Return the rows of a grid, and the numbers of what it counts.
+def _read_grid(folder: Path) -> _Read:
+    """Read a grid.
 
-    Its scores are of whole trainings, so that an interval counts seeds alone.
+    Raises:
+        UserError: The samples of its test are not known, so that seeds alone would count.
     """
     stored = read_grid_study(folder)
-    samples = int(stored.results['scored'].min())
-    chance = chance_level(1 / study.classes, samples)
-    by_seed = stored.scores()
+    require(stored.has_samples, f"'{folder}' does not know the samples of its test.")
     best = best_values(folder / 'tuning.csv', stored.metric.name)
-    rows = []
-    for name in stored.variants:
-        if name not in by_seed:
-            rows.append(Row(name))
-            continue
-        scores = by_seed[name].to_numpy()
-        half = half_width(scores[:, None], len(scores), step=100 / samples)
-        own = stored.results[stored.results['variant'] == name]
-        values = describe_values(own['value'])
+    values = {}
+    for name, own in stored.results.groupby('variant', sort=False):
+        values[name] = describe_values(own['value'])
         if best[name] in (stored.ladder[0], stored.ladder[-1]):
-            values += END_OF_LADDER
-        at_chance = int((scores <= chance).sum())
-        rows.append(Row(name, float(scores.mean()), half, values, at_chance))
-    return rows, f'{samples:,} samples, {len(stored.seeds)} seeds, which alone count'
+            values[name] += END_OF_LADDER
+    samples = len(stored.labels)
+    return _Read(
+        report=trainings.report_of(stored),
+        values=values,
+        share=float(np.bincount(stored.labels).max() / samples),
+        samples=samples,
+        counts=f'{samples:,} samples, {len(stored.seeds)} seeds',
+    )
 
 
 def best_values(path: Path, metric: str) -> dict[str, str]:
@@ -201,29 +224,6 @@ def chance_level(share: float, count: int) -> float:
         count (int): Of test pictures.
     """
     return float(100 * (share + 2 * np.sqrt(share * (1 - share) / count)))
-
-
-def half_width(
-    scores: np.ndarray,
-    seeds: int,
-    groups: np.ndarray | None = None,
-    step: float | None = None,
-) -> float:
-    """Return half of the 95 % interval of a variant's score, in points.
-
-    It is that of the comparison with nothing, so that seeds and groups count as they do
-    in all other intervals.
-
-    Args:
-        scores (np.ndarray): Points ``[seeds, pictures]``; a single row stands for all.
-        seeds (int): How many the study has.
-        groups (np.ndarray, optional): Of the pictures.
-        step (float, optional): See :func:`lm4ve.study.compare.compare`.
-    """
-    pair = {'variant': scores, 'nothing': np.zeros((seeds, scores.shape[1]))}
-    planned = [('variant', 'nothing')]
-    (one,) = compare(pair, planned, margin=1.0, groups=groups, step=step)
-    return (one.high - one.low) / 2
 
 
 # -------------------------------------------------------------------------- decisions
@@ -431,11 +431,11 @@ def write_study(stored: Stored) -> list[str]:
 
 def _score(row: Row) -> str:
     """Return a score with half of its interval, if it has one."""
-    if np.isnan(row.mean):
-        return 'not run'
-    if np.isnan(row.half):
-        return f'{row.mean:.1f}'
-    return f'{row.mean:.1f} ± {row.half:.1f}'
+    return (
+        'not run'
+        if row.score is None
+        else _METRIC.score(row.score.mean, row.score.half)
+    )
 
 
 def _difference(one: pd.Series) -> str:

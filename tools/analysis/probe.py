@@ -27,7 +27,7 @@ import pandas as pd
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
-from scipy.stats import spearmanr
+from scipy.stats import spearmanr, ttest_1samp
 from torch import Tensor
 
 from lm4ve.errors import UserError, check
@@ -35,7 +35,6 @@ from lm4ve.files import write_json
 from lm4ve.necks import LLMBlockNeck
 from lm4ve.runner import command_line as cli
 from lm4ve.runner.tables import print_table
-from lm4ve.study.compare import interval_over_seeds
 
 MEASURES = ['coherence', 'similarity']
 
@@ -199,8 +198,8 @@ def _mean_with_interval(values: pd.Series) -> str:
     mean = f'{values.mean():.4f}'
     if len(values) == 1:
         return mean
-    low, high = interval_over_seeds(values.to_numpy())
-    return f'{mean} ({low:.4f} to {high:.4f})'
+    interval = ttest_1samp(values, 0).confidence_interval(0.95)
+    return f'{mean} ({interval.low:.4f} to {interval.high:.4f})'
 
 
 def correlation_rows(probes: pd.DataFrame, path: Path) -> list[dict[str, str]]:

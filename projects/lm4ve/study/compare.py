@@ -21,10 +21,8 @@ POWER = 0.8
 FEWEST_GROUPS = 8
 #: Scores of seeds that differ by less than this part of the margin are equal.
 _TIE = 1e-4
-#: Of seeds or pictures alone no more than so many times as many are asked for, if fewer
-#: of both would do; and never more than so many.
-_MOST_GROWTH = 10
-_LARGEST_GROWTH = 1e6
+#: So many times as many seeds or pictures can be a plan; more are not asked for.
+MOST_GROWTH = 10
 #: What :func:`compare` does, in the words that a study writes before it trains.
 RULE = f"""\
 A variant is compared with another one on the same test pictures, seed by seed. The
@@ -42,9 +40,9 @@ correction (Scand. J. Stat. 1979). The verdict is where the interval lies:
 - no difference larger than the margin: within the margin;
 - better, or worse: else, if it excludes zero;
 - open: else. The number of seeds or pictures that is given would decide with a chance
-  of {POWER:.0%}, if mean and spread are as observed. None is given where both variants
-  are at chance level, nor where fewer than {FEWEST_GROUPS} groups cannot tell the
-  spread; groups of different sizes count as fewer."""
+  of {POWER:.0%}, if mean and spread are as observed. None is given where it is more than
+  {MOST_GROWTH} times as many, where both variants are at chance level, nor where fewer than
+  {FEWEST_GROUPS} groups cannot tell the spread; groups of different sizes count as fewer."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,8 @@ class Comparison:
         verdict (str): 'better', 'worse', 'equal' (no difference larger than the margin)
             or 'open'.
         reason (str): Why it is open: 'few seeds', 'few pictures', 'few seeds and
-            pictures', 'few groups', 'at chance level' or 'no scores'; else empty.
+            pictures', 'few groups', 'small difference' (ten times as many of both would
+            not decide), 'at chance level' or 'no scores'; else empty.
         needed_seeds, needed_pictures (int): Numbers that would decide with a chance of
             80 %; 0 for one that need not grow, or that nobody can tell.
         seeds, pictures, groups (int): What the interval counts. With one picture, the
@@ -103,6 +102,30 @@ class Comparison:
         return half_width(
             self.over_seeds, self.seeds, self.over_groups, self.equal_groups, alpha
         )
+
+
+class Score(NamedTuple):
+    """The score of a variant.
+
+    Attributes:
+        of_seeds (np.ndarray): That of each training, float64 ``[seeds]``.
+        low, high (float): The 95 % interval of their mean over seeds and groups of
+            pictures; NaN where something is too few to estimate it.
+    """
+
+    of_seeds: np.ndarray
+    low: float
+    high: float
+
+    @property
+    def mean(self) -> float:
+        """The mean over seeds."""
+        return float(self.of_seeds.mean())
+
+    @property
+    def half(self) -> float:
+        """Half the width of the interval."""
+        return (self.high - self.low) / 2
 
 
 class _Pictures(NamedTuple):
@@ -175,7 +198,7 @@ def compare(
     judged = []
     for comparison in _correct(tested):
         comparison = _judge(comparison, margin)
-        if comparison.needed_seeds or comparison.needed_pictures:
+        if comparison.verdict == 'open' and not math.isnan(comparison.low):
             pair = (scores[comparison.variant], scores[comparison.against])
             if chance is not None and not _any_above(chance, pair, pictures, tie):
                 comparison = replace(
@@ -186,6 +209,29 @@ def compare(
                 )
         judged.append(comparison)
     return judged
+
+
+def estimate_score(
+    points: np.ndarray,
+    seeds: int,
+    margin: float,
+    groups: np.ndarray | None = None,
+    step: float | None = None,
+) -> Score:
+    """Return a variant's score with its interval, which has the two parts of a comparison's.
+
+    Args:
+        points (np.ndarray): As in :func:`compare`, of one variant.
+        seeds (int): How many seeds a single row stands for.
+        margin, groups, step: As in :func:`compare`.
+    """
+    rows = np.asarray(points, float)
+    if len(rows) == 1:
+        rows = np.repeat(rows, seeds, axis=0)
+    pictures = _group_pictures(rows.shape[1], groups, step)
+    tested = _test(Comparison('', ''), rows, pictures, _TIE * margin)
+    low, high = tested.interval(1 - ALPHA)
+    return Score(np.mean(points, axis=1, dtype=float), low, high)
 
 
 def _group_pictures(
@@ -369,30 +415,28 @@ def _say_needed(comparison: Comparison, margin: float) -> Comparison:
     """Return an open comparison with what is too few, and how many would do.
 
     Mean and spread are assumed to be as observed, and groups to grow in number, not in
-    size. What has to grow by the smaller factor is named; where that factor is large and
-    less of both would do, both.
+    size. What has to grow by the smaller factor is named; where neither is a plan, both.
 
     Args:
         comparison (Comparison): One whose interval decides nothing.
         margin (float): In points.
     """
     of_seeds = _growth(comparison, margin, seeds=True, pictures=False)
-    if comparison.pictures == 1:  # scores of whole trainings
-        growth = {'seeds': of_seeds}
-    else:
+    growth = {'seeds': of_seeds}
+    if comparison.pictures > 1:  # else scores of whole trainings
         of_pictures = _growth(comparison, margin, seeds=False, pictures=True)
-        growth = {'seeds': of_seeds}
         if of_pictures < of_seeds:
             growth = {'pictures': of_pictures}
-        if min(of_seeds, of_pictures) > _MOST_GROWTH:
+        if min(of_seeds, of_pictures) == math.inf:
             of_both = _growth(comparison, margin, seeds=True, pictures=True)
             growth = {'seeds': of_both, 'pictures': of_both}
+    if math.inf in growth.values():
+        return replace(comparison, reason='small difference')
 
     present = {'seeds': comparison.seeds, 'pictures': comparison.pictures}
     needed = {}
     for name, factor in growth.items():
-        enough = max(present[name] * factor, present[name] + 1)
-        needed[name] = math.ceil(enough) if enough < math.inf else 0
+        needed[name] = math.ceil(max(present[name] * factor, present[name] + 1))
     return replace(
         comparison,
         reason=f'few {" and ".join(needed)}',
@@ -405,6 +449,8 @@ def _growth(
     comparison: Comparison, margin: float, seeds: bool, pictures: bool
 ) -> float:
     """Return the factor by which seeds, pictures or both have to grow to decide.
+
+    It is infinite where :data:`MOST_GROWTH` times as many would not.
 
     Args:
         comparison (Comparison): With the observed difference and errors.
@@ -434,7 +480,7 @@ def _growth(
         within = margin - effect - half - ndtri((1 + POWER) / 2) * error
         return float(max(above_zero, within))
 
-    largest = math.log(_LARGEST_GROWTH)
+    largest = math.log(MOST_GROWTH)
     if room(0.0) >= 0:
         return 1.0
     if room(largest) <= 0:
@@ -460,18 +506,3 @@ def half_width(
     t_of_seeds = stdtrit(seeds - 1, 1 - alpha / 2)
     t_of_groups = stdtrit(max(groups - 1, 1.0), 1 - alpha / 2)
     return math.hypot(over_seeds * t_of_seeds, over_groups * t_of_groups)
-
-
-def interval_over_seeds(scores: np.ndarray) -> tuple[float, float]:
-    """Return the 95 % interval of a mean by Student's t; NaN for fewer than two scores.
-
-    Args:
-        scores (np.ndarray): One of each seed, float64 ``[seeds]``.
-    """
-    count = len(scores)
-    if count < 2:
-        return math.nan, math.nan
-    mean = float(scores.mean())
-    error = float(scores.std(ddof=1)) / math.sqrt(count)
-    half = half_width(error, count, 0.0, 1.0, ALPHA)
-    return mean - half, mean + half

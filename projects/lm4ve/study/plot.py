@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from lm4ve.study.cells import Metric
-from lm4ve.study.compare import Comparison, interval_over_seeds
+from lm4ve.study.compare import Comparison, Score
 
 #: Verdict -> matplotlib's color of a difference; of others it is gray.
 _VERDICT_COLORS = {'better': 'C2', 'worse': 'C3', 'equal': 'C4'}
@@ -26,7 +26,7 @@ _ROOM = 0.6
 def draw_study(
     names: Sequence[str],
     reference: str,
-    scores: Mapping[str, np.ndarray],
+    scores: Mapping[str, Score],
     comparisons: Sequence[Comparison],
     metric: Metric,
     margin: float,
@@ -40,8 +40,7 @@ def draw_study(
     Args:
         names (Sequence[str]): The variants, from above.
         reference (str): The variant that is compared with the others.
-        scores (Mapping[str, np.ndarray]): Variant -> its scores, ``[seeds]``, of those
-            that have any.
+        scores (Mapping[str, Score]): Variant -> its score, of those that have one.
         comparisons (Sequence[Comparison]): Those of the reference.
         metric (Metric): What the scores are.
         margin (float): The smallest difference that matters, in its unit.
@@ -101,13 +100,13 @@ def _label_axes(
 
 
 def _draw_scores(
-    axes: Axes, y: int, values: np.ndarray, color: str, bounds: tuple[float, float]
+    axes: Axes, y: int, score: Score, color: str, bounds: tuple[float, float]
 ) -> None:
-    """Draw the scores of a variant at height ``y``: a point for each seed, mean and interval."""
-    interval = np.clip(interval_over_seeds(values), *bounds)
-    axes.plot(values, [y] * len(values), 'o', ms=4, alpha=0.35, c=color)
+    """Draw the score of a variant at height ``y``: a point for each seed, mean and interval."""
+    interval = np.clip((score.low, score.high), *bounds)
+    axes.plot(score.of_seeds, [y] * len(score.of_seeds), 'o', ms=4, alpha=0.35, c=color)
     axes.plot(interval, [y, y], c=color)
-    axes.plot(values.mean(), y, '|', ms=16, mew=2, c=color)
+    axes.plot(score.mean, y, '|', ms=16, mew=2, c=color)
 
 
 def _draw_difference(

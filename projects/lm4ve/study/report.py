@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from lm4ve.analysis.pages import render_page
@@ -20,7 +19,7 @@ from lm4ve.files import read_json, write_csv, write_json, write_text
 from lm4ve.runner.rich_console import Console
 from lm4ve.runner.tables import print_table
 from lm4ve.study.cells import Metric
-from lm4ve.study.compare import Comparison
+from lm4ve.study.compare import Comparison, Score
 from lm4ve.study.plot import draw_study
 from lm4ve.study.report_files import FILES, PAGE, SENTENCE
 from lm4ve.study.table import Row, as_markdown, narrow_rows, result_rows
@@ -63,8 +62,7 @@ class Report:
         margin (float): The smallest difference that matters, in the metric's unit.
         reference (str): The variant that all comparisons are of.
         names (Sequence[str]): All variants, in the order of tables.
-        scores (Mapping[str, np.ndarray]): Those of each variant that has any, float64
-            ``[seeds]``.
+        scores (Mapping[str, Score]): That of each variant that has one.
         comparisons (list[Comparison]): The planned ones; a positive difference says
             that the reference is better.
         sentence, details (str): The answer, and all comparisons in words.
@@ -88,7 +86,7 @@ class Report:
     margin: float
     reference: str
     names: Sequence[str]
-    scores: Mapping[str, np.ndarray]
+    scores: Mapping[str, Score]
     comparisons: list[Comparison]
     sentence: str
     details: str
@@ -161,7 +159,7 @@ def describe_table(report: Report) -> str:
     """Return what the columns of the table of results are."""
     metric = report.metric
     words = f'{metric.with_unit}, {metric.better} is better: the mean over seeds, ± '
-    words += 'half of its 95 % interval over seeds. '
+    words += 'half of its 95 % interval over seeds and groups of pictures. '
     if report.cells_words:
         words += f'{report.cells_words} '
     unit = metric.unit_of_differences
@@ -173,7 +171,7 @@ def describe_table(report: Report) -> str:
 
 
 def notes_on_plan(
-    pairs: Sequence[tuple[str, str]], scores: Mapping[str, np.ndarray]
+    pairs: Sequence[tuple[str, str]], scores: Mapping[str, Any]
 ) -> list[str]:
     """Return a note that names planned variants without scores.
 

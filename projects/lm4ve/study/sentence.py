@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from lm4ve.study.cells import Metric
-from lm4ve.study.compare import Comparison
+from lm4ve.study.compare import MOST_GROWTH, Comparison
 
 #: Families of heads with nothing between tokens and classifier; a block helps if it is
 #: better than each of them.
-_PROBES = ('linear', 'logreg', 'knn')
+PROBES = ('linear', 'logreg', 'knn')
 #: Families of heads that train a layer, or an attentive probe, in the block's place.
 _TRAINED = ('attentive', 'attention', 'mlp')
 
@@ -56,11 +56,11 @@ def answer(
 
     As in 'Open: 73 test pictures cannot show whether the last layer of llama-7b helps
     efficientnet-lite0 on photos (+1 point against the linear probe); about 4,100
-    would.' Of several probes without a block, the one that is hardest to beat decides.
+    would.' Of several probes without a block, the strongest one decides.
 
     Args:
         comparisons (Sequence[Comparison]): The comparisons of one block with the other
-            heads.
+            heads, those with the strongest probe first.
         heads (Mapping[str, Variant]): Name -> head, of all that are compared.
         subject (Subject): What the sentence names.
     """
@@ -70,14 +70,13 @@ def answer(
     data = subject.data
     with_probes = []
     for comparison in comparisons:
-        if heads[comparison.against].family in _PROBES:
+        if heads[comparison.against].family in PROBES:
             with_probes.append(comparison)
     if not with_probes:
         return (
             f'Open: nothing shows whether {block} helps {encoder} on {data} without a '
             'linear probe to compare it with.'
         )
-    with_probes = _from_smallest_gain(with_probes)
     for comparison in with_probes:
         if comparison.verdict in ('equal', 'worse'):
             relation = _relation(comparison, metric.margin(subject.margin))
@@ -88,8 +87,8 @@ def answer(
     for comparison in with_probes:
         if comparison.verdict == 'open':
             return _say_open(comparison, heads[comparison.against], subject)
-    smallest_gain = with_probes[0]
-    other = _describe(smallest_gain, heads[smallest_gain.against], metric)
+    with_strongest = with_probes[0]
+    other = _describe(with_strongest, heads[with_strongest.against], metric)
     cause = _cause(comparisons, heads)
     return f'Yes: {block} helps {encoder} on {data}; it is better than {other}{cause}.'
 
@@ -103,33 +102,26 @@ def conclude(
 ) -> str:
     """Return how a variant compares with each other one, in a sentence.
 
-    It names the others grouped by verdict, the strongest first, as in 'On this data the
-    frozen block is better than the linear probe by 2 points (1.0 to 3.0); it needs more
-    seeds to be told from a frozen random block.'
+    It names the others grouped by verdict, as in 'On this data the frozen block is better
+    than the linear probe by 2 points (1.0 to 3.0); it needs more seeds to be told from a
+    frozen random block.'
 
     Args:
         comparisons (Sequence[Comparison]): The comparisons of one variant with the
-            others, at least one.
+            others, at least one, in the order of the table.
         variants (Mapping[str, Variant]): By name, all that are compared.
         metric (Metric): What the scores are.
         margin (float): The smallest difference that matters, in its unit.
         place (str): How the sentence begins.
     """
     others: dict[str, list[str]] = {}
-    for comparison in _from_smallest_gain(comparisons):
+    for comparison in comparisons:
         relation = _relation(comparison, metric.margin(margin))
         other = _describe(comparison, variants[comparison.against], metric)
         others.setdefault(relation, []).append(other)
     clauses = [f'{relation} {join(names)}' for relation, names in others.items()]
     result = '; it '.join(clauses)
     return f'{place} {variants[comparisons[0].variant].words} {result}.'
-
-
-def _from_smallest_gain(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """Return comparisons, those with the strongest other first, those without scores last."""
-    with_scores = [one for one in comparisons if not math.isnan(one.difference)]
-    without = [one for one in comparisons if math.isnan(one.difference)]
-    return sorted(with_scores, key=lambda one: one.difference) + without
 
 
 def join(names: Sequence[str]) -> str:
@@ -161,6 +153,14 @@ def _say_open(comparison: Comparison, other: Variant, subject: Subject) -> str:
     if comparison.needed_pictures:
         present.append(f'{comparison.pictures:,} test pictures')
         needed.append(f'{_round_up(comparison.needed_pictures)} test pictures')
+    if comparison.reason == 'small difference':
+        present = [f'{comparison.seeds} seeds']
+        if comparison.pictures > 1:  # else scores of whole trainings
+            present.append(f'{comparison.pictures:,} test pictures')
+        return (
+            f'Open: {join(present)} cannot show {question} ({difference}), nor would '
+            f'{MOST_GROWTH} times as many.'
+        )
     if not needed:
         reason = {
             'few groups': f'{comparison.groups} groups of test pictures are too few to show',

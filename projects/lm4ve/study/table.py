@@ -2,10 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-import numpy as np
-
 from lm4ve.study.cells import Metric, format_p_value
-from lm4ve.study.compare import Comparison, interval_over_seeds
+from lm4ve.study.compare import Comparison, Score
 
 #: Cells by column; all rows of a table have the same columns.
 Row = dict[str, str]
@@ -14,7 +12,7 @@ Row = dict[str, str]
 def result_rows(
     names: Sequence[str],
     reference: str,
-    scores: Mapping[str, np.ndarray],
+    scores: Mapping[str, Score],
     comparisons: Sequence[Comparison],
     metric: Metric,
     margin: float,
@@ -25,7 +23,7 @@ def result_rows(
     Args:
         names (Sequence[str]): The variants, in the order of the rows.
         reference (str): The variant that is compared with the others.
-        scores (Mapping[str, np.ndarray]): Variant -> its scores, ``[seeds]``.
+        scores (Mapping[str, Score]): Variant -> its score.
         comparisons (Sequence[Comparison]): Its comparisons. A variant that it was not
             compared with has empty cells.
         metric (Metric): What the scores are.
@@ -37,8 +35,7 @@ def result_rows(
     for name in names:
         row = {'variant': name, metric.name: 'not run'}
         if name in scores:
-            own = scores[name]
-            row[metric.name] = metric.score(float(own.mean()), half_width(own))
+            row[metric.name] = metric.score(scores[name].mean, scores[name].half)
         for column, of_variant in cells.items():
             row[column] = of_variant.get(name, '')
         row |= {
@@ -67,12 +64,6 @@ def narrow_rows(rows: Sequence[Row], cells: Iterable[str]) -> list[Row]:
     for row in rows:
         narrow.append({name: row[name] for name in row if name not in left_out})
     return narrow
-
-
-def half_width(scores: np.ndarray) -> float:
-    """Return half of the 95 % interval of a mean over seeds; NaN for a single seed."""
-    low, high = interval_over_seeds(scores)
-    return (high - low) / 2
 
 
 def _comparison_cells(comparison: Comparison, metric: Metric, margin: float) -> Row:

@@ -1,14 +1,14 @@
 """What the report of a study of heads says, from the study's files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from lm4ve.study.cells import Metric, format_number
-from lm4ve.study.compare import Comparison, compare
+from lm4ve.study.compare import Comparison, Score, compare, estimate_score
 from lm4ve.study.earlier import describe_looks
 from lm4ve.study.heads.examples import choose_examples, has_pictures
-from lm4ve.study.heads.head import BATCH, HeadSpec
+from lm4ve.study.heads.head import BATCH
 from lm4ve.study.heads.ladder import WORDS
 from lm4ve.study.heads.mistakes import class_rows, confusion_rows
 from lm4ve.study.heads.names import name_block, name_data, short_name, words_of_shots
@@ -17,7 +17,7 @@ from lm4ve.study.heads.study import StudyResults
 from lm4ve.study.heads.training import RECIPE
 from lm4ve.study.pictures.data import ProbeData
 from lm4ve.study.report import Mistakes, Report, notes_on_plan
-from lm4ve.study.sentence import Subject, answer, conclude
+from lm4ve.study.sentence import PROBES, Subject, answer, conclude
 from lm4ve.study.table import Row
 
 #: Fewer test pictures get a note.
@@ -41,7 +41,9 @@ def report_of(study: StoredStudy, data: ProbeData | None) -> Report:
     results = study.results
     features = study.features
     settings = study.settings
-    comparisons = compare_heads(study)
+    scores = score_heads(study)
+    names = _order(study, scores)
+    comparisons = _sort(compare_heads(study), names)
     encoder = short_name(features.encoder)
     place = name_data(features.data.name, features.encoder)
     scope = 'On this data'
@@ -56,8 +58,8 @@ def report_of(study: StoredStudy, data: ProbeData | None) -> Report:
         metric=_METRIC,
         margin=settings.margin,
         reference=study.block,
-        names=list(results.accuracies),
-        scores=results.accuracies,
+        names=names,
+        scores=scores,
         comparisons=comparisons,
         sentence=answer(comparisons, study.heads, subject),
         details=conclude(comparisons, study.heads, _METRIC, settings.margin, scope),
@@ -82,7 +84,8 @@ def _find_mistakes(
     results = study.results
     labels = study.features.data
     with_scores = [one for one in comparisons if one.reason != 'no scores']
-    pair = (study.block, _choose_reference(with_scores, study.heads))
+    # The strongest baseline comes first.
+    pair = (study.block, with_scores[0].against)
     examples = []
     if data is not None and has_pictures(data):
         examples = choose_examples(data, results, pair)
@@ -111,17 +114,37 @@ def compare_heads(study: StoredStudy) -> list[Comparison]:
     )
 
 
-def _choose_reference(
-    comparisons: Sequence[Comparison], heads: Mapping[str, HeadSpec]
-) -> str:
-    """Return the head whose mistakes stand beside the block's.
+def score_heads(study: StoredStudy) -> dict[str, Score]:
+    """Return the score of each head with its interval."""
+    data = study.features.data
+    groups = data.groups[data.splits['test']]
+    settings = study.settings
+    scores = {}
+    for name, correct in study.results.correct.items():
+        points = 100.0 * correct
+        scores[name] = estimate_score(points, settings.seeds, settings.margin, groups)
+    return scores
 
-    It is the linear probe that the block is compared with; without one, the first head.
-    """
-    for comparison in comparisons:
-        if heads[comparison.against].family == 'linear':
-            return comparison.against
-    return comparisons[0].against
+
+def _order(study: StoredStudy, scores: dict[str, Score]) -> list[str]:
+    """Return heads in the order of tables: the strongest probe first, others as planned."""
+
+    def place(name: str) -> float:
+        is_probe = study.heads[name].family in PROBES
+        return -scores[name].mean if is_probe else 0.0
+
+    return sorted(scores, key=place)
+
+
+def _sort(comparisons: list[Comparison], names: list[str]) -> list[Comparison]:
+    """Return comparisons in the order of tables, those without scores last."""
+
+    def place(comparison: Comparison) -> int:
+        if comparison.against in names:
+            return names.index(comparison.against)
+        return len(names)
+
+    return sorted(comparisons, key=place)
 
 
 def notes_on(study: StoredStudy, results: StudyResults) -> list[str]:
