@@ -13,8 +13,13 @@ variants = {
     'Dyck': _block,
     'attention layer': _block,
 }
-# The validation clips show scans that are in neither of the other splits.
+# Parts of the training clips, which share no scan.
 tune = dict(
     values=(3e-4, 1e-3, 2e-3, 3e-3, 6e-3, 1.2e-2),
-    options={'test_dataloader.dataset.split': 'val'},
+    options={
+        'train_dataloader.dataset.split': 'fit',
+        'train_dataloader.dataset.split_seed': '{seed}',
+        'test_dataloader.dataset.split': 'val',
+        'test_dataloader.dataset.split_seed': '{seed}',
+    },
 )

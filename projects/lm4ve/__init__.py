@@ -54,6 +54,7 @@ _REGISTERS = {
     'lm4ve.runner.ema': ('KeptEMAHook',),
     'lm4ve.runner.loops': ('EpochLoop', 'IterLoop'),
     'lm4ve.analysis.visualizer_hook': ('ActivationVisHook',),
+    'lm4ve.study.trainings.samples': ('SampleLabels',),
 }
 for _module, _names in _REGISTERS.items():
     registry.PROVIDERS.update(dict.fromkeys(_names, (_module, '')))

@@ -12,6 +12,7 @@ from lm4ve.study.heads.settings import StudySettings
 from lm4ve.study.heads.stored import StoredStudy, write_study
 from lm4ve.study.heads.study import Drawn, collect
 from lm4ve.study.pictures.data import ProbeData
+from lm4ve.study.report_files import pack
 from lm4ve.study.tokens.features import Features
 from tests.helpers.tasks import ROOT
 
@@ -117,17 +118,21 @@ def store_grid(folder: Path, scores: dict[str, list[float]]) -> None:
     reference = 'frozen pre-trained'
     rows = []
     timings = []
+    labels = np.arange(540) % 10
     for name, own in scores.items():
         for seed, score in enumerate(own):
-            rows.append((name, seed, 0.003, score, 540, 540, 10, 20, 'k'))
+            # What is wrong for one variant is so for the others.
+            is_wrong = np.arange(540) >= round(5.4 * score)
+            given = pack((labels + is_wrong) % 10, 10)
+            rows.append((name, seed, 0.003, score, 540, 540, 10, 20, 'k', given))
             timings.append(('test', name, seed, 0.1, 1.0, 1, 'CPU', 'k'))
     tuning = []
     for name in variants:
         for value, score in ((0.001, 90.0), (0.003, 95.0)):
-            tuning.append((name, 'tune', value, 0, score, 252, 252, 1, 'k'))
+            tuning.append((name, 'tune', value, 1000, score, 252, 252, 1, 'k', ''))
     folder.mkdir(parents=True)
     facts = dict(
-        format=1,
+        format=2,
         question=dict(grid=folder.name, metric=metric, reference=reference),
         seeds=4,
         looks=[],
@@ -139,17 +144,31 @@ def store_grid(folder: Path, scores: dict[str, list[float]]) -> None:
         grid_seeds=[0, 1, 2, 3],
         ladder=['0.0003', '0.001', '0.003'],
         published=None,
+        classes=10,
         rule='rule',
         command='command',
     )
     write_json(facts, folder / 'study.json')
     counts = ('scored', 'total')
-    head = ('variant', 'seed', 'value', metric, *counts, 'trainable', 'frozen', 'key')
+    facts_of = ('trainable', 'frozen', 'key', 'predicted')
+    head = ('variant', 'seed', 'value', metric, *counts, *facts_of)
     write_csv(head, rows, folder / 'results.csv')
-    head = ('variant', 'stage', 'value', 'seed', metric, *counts, 'kept', 'key')
+    head = (
+        'variant',
+        'stage',
+        'value',
+        'seed',
+        metric,
+        *counts,
+        'kept',
+        'key',
+        'predicted',
+    )
     write_csv(head, tuning, folder / 'tuning.csv')
     head = ('stage', 'variant', 'seed', 'step_seconds', 'seconds', 'threads')
     write_csv((*head, 'device', 'key'), timings, folder / 'timings.csv')
+    samples = [('test', label, place, place) for place, label in enumerate(labels)]
+    write_csv(('split', 'label', 'group', 'name'), samples, folder / 'pictures.csv')
     grid = ROOT / f'configs/ablations/{folder.name}.py'
     ablate.main([str(grid), '--work-dir', str(folder.parent), '--report-only'])
     _write_rest(folder)

@@ -74,12 +74,12 @@ def test_a_killed_grid_resumes_to_equal_tables(tmp_path, whole):
     none = subprocess.DEVNULL
     process = subprocess.Popen(command, env=env, stdout=none, stderr=none)
     # In the main trials, and in the middle of one.
-    wait_for(lambda: len(results(torn)) >= 9)
+    wait_for(lambda: len(results(torn)) >= 13)
     hang.touch()
     wait_for(hang.with_suffix('.hanging').exists)
     process.kill()
     process.wait()
-    assert len(results(torn)) < 12
+    assert len(results(torn)) < 16
     times = modification_times(torn)
     folders = [path for path in torn.glob('jobs/*/') if path.is_dir()]
     unfinished = [path for path in folders if path / 'result.json' not in times]
@@ -95,7 +95,7 @@ def test_a_killed_grid_resumes_to_equal_tables(tmp_path, whole):
 
 @pytest.mark.slow
 def test_tables_hold_the_results_of_trials(whole):
-    assert len(results(whole)) == 8 + 4
+    assert len(results(whole)) == 4 + 8 + 4
     assert not list(whole.rglob('*.pth'))
     rows = pd.read_csv(whole / 'toy/results.csv')
     assert rows.variant.tolist() == ['one', 'one', 'two', 'two']
@@ -103,7 +103,7 @@ def test_tables_hold_the_results_of_trials(whole):
     # Two layers: 1 x w + w and w x 1 + 1.
     assert rows.trainable.tolist() == [4, 4, 7, 7]
     timings = pd.read_csv(whole / 'toy/timings.csv')
-    assert len(timings) == 8 + 4
+    assert len(timings) == 4 + 8 + 4
     assert (timings.step_seconds > 0).all()
     # The last epoch is what is tested, nothing on the way.
     log = (whole / 'jobs' / rows.key[0] / 'log.txt').read_text()
@@ -145,7 +145,8 @@ def test_a_report_follows_from_its_own_files(tmp_path, whole, capsys):
     listed = capsys.readouterr().out
     assert listed.count('done') == 4 + 8 + 4
     assert 'to do' not in listed
-    stored = {'study.json', 'rule.txt', 'results.csv', 'tuning.csv', 'timings.csv'}
+    stored = {'study.json', 'rule.txt', 'plan.json', 'pictures.csv'}
+    stored |= {'results.csv', 'tuning.csv', 'timings.csv'}
     copy = tmp_path / 'copy/toy'
     shutil.copytree(whole / 'toy', copy)
     for other in copy.iterdir():

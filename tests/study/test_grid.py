@@ -96,7 +96,8 @@ def test_seeds_and_tuned_values_reach_the_options(tmp_path):
     assert options_of(tuning[0])['train_dataloader.dataset.part'] == 'fit'
     # What is not tuned yet has no training that is compared.
     assert {job.variant for job in grid.tests({('two', 3): 0.1})} == {'two'}
-    # A seed draws by its own training, on the same parts as the tuning.
+    # The shared tuning has a seed of its own, and so has each draw.
+    assert {job.seed for job in tuning} == {1000}
     draws = grid.draws(dict(one=[0.01, 0.1], two=[0.1]))
     assert [(job.value, job.seed) for job in draws] == [
         (0.01, 3),

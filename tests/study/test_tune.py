@@ -3,12 +3,7 @@
 import numpy as np
 import pytest
 
-from lm4ve.study.tune import (
-    next_values,
-    value_of_seed,
-    within_noise,
-    within_noise_of_shares,
-)
+from lm4ve.study.tune import next_values, value_of_seed, within_noise
 
 LADDER = (1, 2, 3, 4, 5, 6, 7)
 
@@ -60,10 +55,3 @@ def test_groups_of_val_pictures_count_as_one():
 def test_seed_takes_the_best_of_the_kept_values():
     accuracies = {1: 0.9, 2: 0.5, 3: 0.6, 4: 0.6}
     assert value_of_seed([2, 3, 4], accuracies) == 3
-
-
-def test_values_are_kept_within_the_noise_of_shares():
-    shares = {1e-3: 0.9, 3e-3: 0.95, 1e-2: 0.5}
-    # Two standard errors of the difference of the first two: 3.3 points of 500 samples.
-    assert within_noise_of_shares(shares, 100) == [1e-3, 3e-3]
-    assert within_noise_of_shares(shares, 500) == [3e-3]

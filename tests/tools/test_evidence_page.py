@@ -142,8 +142,7 @@ def read(folder: Path) -> Study:
     """Read the files that a study's numbers follow from."""
     facts = json.loads((folder / 'study.json').read_text())
     results = pd.read_csv(folder / 'results.csv', keep_default_na=False)
-    if 'predicted' not in results:
-        return read_grid(facts, results)
+    is_grid = 'grid' in facts['question']
     pictures = pd.read_csv(folder / 'pictures.csv', keep_default_na=False)
     test = pictures[pictures['split'] == 'test']
     scores = {}
@@ -154,32 +153,14 @@ def read(folder: Path) -> Study:
         ]
         scores[name] = 100.0 * (np.stack(rows) == test['label'].to_numpy())
     return Study(
-        block='frozen',
+        block='frozen pre-trained' if is_grid else 'frozen',
         scores=scores,
         groups=test['group'].to_numpy(),
         step=100 / len(test),
-        seeds=facts['settings']['seeds'],
+        seeds=len(facts['grid_seeds']) if is_grid else facts['settings']['seeds'],
         pairs=facts['pairs'],
         pictures=len(test),
-        is_grid=False,
-    )
-
-
-def read_grid(facts: dict, results: pd.DataFrame) -> Study:
-    metric = facts['question']['metric']
-    factor = 100 if metric.startswith('acc/') else 1
-    scores = {}
-    for name, own in results.groupby('variant', sort=False):
-        scores[name] = factor * own.sort_values('seed')[[metric]].to_numpy(float)
-    return Study(
-        block=facts['question']['reference'],
-        scores=scores,
-        groups=np.zeros(1),
-        step=100 / results['scored'].min(),
-        seeds=len(facts['grid_seeds']),
-        pairs=facts['pairs'],
-        pictures=results['scored'].min(),
-        is_grid=True,
+        is_grid=is_grid,
     )
 
 
@@ -234,7 +215,7 @@ def assert_study(text: str, found: re.Match, study: Study) -> None:
     """Check a study's counts, sentence and table."""
     one_of = study.compare()
     if study.is_grid:
-        counts = f'{study.pictures:,} samples, {study.seeds} seeds, which alone count; '
+        counts = f'{study.pictures:,} samples, {study.seeds} seeds; '
     else:
         groups = len(np.unique(study.groups))
         of_groups = f' in {groups:,} groups' if groups < study.pictures else ''

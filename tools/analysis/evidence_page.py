@@ -20,6 +20,7 @@ import pandas as pd
 from evidence_studies import EVIDENCE, LAST, ROOT, STAGES, STUDIES, Study
 from statsmodels.stats.multitest import multipletests
 
+from lm4ve.errors import require
 from lm4ve.files import read_json
 from lm4ve.runner.command_line import build_parser
 from lm4ve.study.cells import Metric, format_p_value
@@ -117,7 +118,7 @@ def read_all(folder: Path) -> dict[str, Stored | None]:
 def read_stored(study: Study, folder: Path) -> Stored:
     """Read a stored study."""
     read = _read_grid if study.is_grid else _read_heads
-    report, values, share, samples, counts = read(study, folder)
+    report, values, share, samples, counts = read(folder)
     chance = chance_level(share, samples)
     comparisons = pd.read_csv(folder / 'comparisons.csv', keep_default_na=False)
     comparison_with = dict(zip(comparisons['against'], comparisons.iloc, strict=True))
@@ -151,7 +152,7 @@ class _Read(NamedTuple):
     counts: str
 
 
-def _read_heads(study: Study, folder: Path) -> _Read:
+def _read_heads(folder: Path) -> _Read:
     """Read a study of heads."""
     stored, _ = read_study(folder)
     results = stored.results
@@ -175,22 +176,27 @@ def _read_heads(study: Study, folder: Path) -> _Read:
     )
 
 
-def _read_grid(study: Study, folder: Path) -> _Read:
-    """Read a grid. Its scores are of whole trainings, so that intervals count seeds alone."""
+def _read_grid(folder: Path) -> _Read:
+    """Read a grid.
+
+    Raises:
+        UserError: The samples of its test are not known, so that seeds alone would count.
+    """
     stored = read_grid_study(folder)
+    require(stored.has_samples, f"'{folder}' does not know the samples of its test.")
     best = best_values(folder / 'tuning.csv', stored.metric.name)
     values = {}
     for name, own in stored.results.groupby('variant', sort=False):
         values[name] = describe_values(own['value'])
         if best[name] in (stored.ladder[0], stored.ladder[-1]):
             values[name] += END_OF_LADDER
-    samples = int(stored.results['scored'].min())
+    samples = len(stored.labels)
     return _Read(
         report=trainings.report_of(stored),
         values=values,
-        share=1 / study.classes,
+        share=float(np.bincount(stored.labels).max() / samples),
         samples=samples,
-        counts=f'{samples:,} samples, {len(stored.seeds)} seeds, which alone count',
+        counts=f'{samples:,} samples, {len(stored.seeds)} seeds',
     )
 
 

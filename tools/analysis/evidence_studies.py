@@ -40,7 +40,6 @@ class Study:
         shots (int): Pictures of each class to train on; 0: all.
         is_grid (bool): Whether the encoder trains with the block: a grid of
             ``lm4ve ablate``, of which the name is the study's.
-        classes (int): Of a grid, whose files do not tell them; as many samples of each.
     """
 
     name: str
@@ -49,7 +48,6 @@ class Study:
     data: str
     shots: int = 0
     is_grid: bool = False
-    classes: int = 0
 
     @property
     def title(self) -> str:
@@ -110,9 +108,9 @@ def _demo(config: str, data: str) -> Study:
     return Study(Path(config).name, 3, config, data)
 
 
-def _trained(grid: str, model: str, data: str, classes: int) -> Study:
+def _trained(grid: str, model: str, data: str) -> Study:
     """Return the study of a grid."""
-    return Study(grid, 5, model, data, is_grid=True, classes=classes)
+    return Study(grid, 5, model, data, is_grid=True)
 
 
 STUDIES = (
@@ -123,9 +121,9 @@ STUDIES = (
     _demo(_CLIPS, 'moving digits'),
     *_frozen(4, 'lite0', 'digits', 'openmoji', 'glyphs', shots=5),
     *_frozen(4, 'dinov2', 'digits', 'openmoji', 'glyphs', shots=5),
-    _trained('digits_formal', 'ViT', 'digits', 10),
-    _trained('moving-digits_formal', 'VideoMAE', 'moving digits', 8),
-    _trained('primitives_formal', 'Point-BERT', 'primitives', 10),
+    _trained('digits_formal', 'ViT', 'digits'),
+    _trained('moving-digits_formal', 'VideoMAE', 'moving digits'),
+    _trained('primitives_formal', 'Point-BERT', 'primitives'),
     *_frozen(6, 'lite0', 'fashion'),
     *_frozen(6, 'dinov2', 'fashion'),
     *_frozen(6, 'vit', 'fashion'),

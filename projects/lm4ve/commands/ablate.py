@@ -19,6 +19,7 @@ from lm4ve.errors import check
 from lm4ve.files import write_text
 from lm4ve.runner.rich_console import Console
 from lm4ve.study.compare import RULE
+from lm4ve.study.earlier import write_plan
 from lm4ve.study.pool import require_success
 from lm4ve.study.report import claim_folder, write_report
 from lm4ve.study.store import Store
@@ -26,7 +27,12 @@ from lm4ve.study.trainings.contents import report_of
 from lm4ve.study.trainings.grid import Grid
 from lm4ve.study.trainings.grid_files import load_grid, read_name
 from lm4ve.study.trainings.scopes import modules_of
-from lm4ve.study.trainings.stored import read_grid_study, write_grid_study
+from lm4ve.study.trainings.scores import is_of_labels
+from lm4ve.study.trainings.stored import (
+    question_of,
+    read_grid_study,
+    write_grid_study,
+)
 from lm4ve.study.trainings.study import GridStudy
 
 #: Below the work folder, that of the jobs' results, which grids share.
@@ -65,19 +71,22 @@ def print_list(study: GridStudy, console: Console) -> None:
 
 
 def write_rule(grid: Grid, out: Path) -> str:
-    """Write the rule of the verdicts into a folder, which is the grid's, and return it.
+    """Write plan and rule of a grid into its folder, and return the rule.
 
     Raises:
         UserError: It holds the report of something else.
     """
     out.mkdir(parents=True, exist_ok=True)
     claim_folder(out, dict(grid=grid.name))
+    counted = 'seeds alone, since scores are of whole trainings'
+    if is_of_labels(grid.metric):
+        counted = 'seeds and test samples, each of which is a group'
     rule = (
-        f'{RULE}\n\nHere: scores are of whole trainings, so that the interval counts '
-        f'seeds alone; {grid.metric}, margin {grid.margin:g}, {len(grid.seeds)} seeds, '
-        f'{len(grid.pairs)} comparisons.'
+        f'{RULE}\n\nHere: the interval counts {counted}; {grid.metric}, margin '
+        f'{grid.margin:g}, {len(grid.seeds)} seeds, {len(grid.pairs)} comparisons.'
     )
     write_text(f'{rule}\n', out / 'rule.txt')
+    write_plan(out, question_of(grid), grid.pairs, len(grid.seeds), grid.margin)
     return rule
 
 

@@ -15,7 +15,7 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ from lm4ve.files import require_writable, sole_use, write_text
 from lm4ve.runner.cores import count_cores
 from lm4ve.runner.devices import find_device
 from lm4ve.study.compare import RULE
+from lm4ve.study.earlier import write_plan
 from lm4ve.study.heads.candidates import words_of_layers
 from lm4ve.study.heads.contents import report_of
 from lm4ve.study.heads.heard_warnings import hear_warnings
@@ -37,6 +38,7 @@ from lm4ve.study.heads.profiling import TokenShape
 from lm4ve.study.heads.settings import StudySettings
 from lm4ve.study.heads.stored import (
     StoredStudy,
+    question_of,
     read_study,
     with_earlier,
     write_study,
@@ -291,6 +293,14 @@ def run_study(
     numbers = _describe(study)
     rule = f'{RULE}\n\nHere: {numbers}'
     write_text(f'{rule}\n', out / 'rule.txt')
+    write_plan(
+        out,
+        question_of(settings),
+        study.planned(),
+        settings.seeds,
+        settings.margin,
+        [asdict(head) for head in heads.values()],
+    )
     print(f'Verdicts by the rule in {out / "rule.txt"}, fixed now: {numbers}\n')
     results = study.train()
     command = shlex.join(['lm4ve', 'try', *sys.argv[1:]])

@@ -34,6 +34,8 @@ LOG = 'log.txt'
 ORPHANS = 30.0
 #: A label in a file.
 _LABEL = np.dtype('<i4')
+#: Fields of a result that have a label for each sample.
+_OF_SAMPLES = ('predicted', 'labels')
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class Result:
         seconds (float): How long it took, over all of its starts.
         predicted (np.ndarray, optional): The label given to each of the samples, int64
             ``[scored]``; -1 for scores that are not finite. None: nobody knows.
+        labels (np.ndarray, optional): The true ones, int64 ``[scored]``, of a job whose
+            samples nobody else knows.
         facts (dict[str, Any]): Whatever else a report shows: parameters, seconds of a
             step, the device.
     """
@@ -56,6 +60,7 @@ class Result:
     total: int
     seconds: float
     predicted: np.ndarray | None = None
+    labels: np.ndarray | None = None
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -189,8 +194,9 @@ def read_spec(folder: Path) -> tuple[str, dict[str, Any]]:
 def write_result(result: Result, folder: Path) -> None:
     """Write a job's result into its folder, which is named by the job's key."""
     record = dict(vars(result), key=folder.name)
-    if result.predicted is not None:
-        record['predicted'] = result.predicted.astype(_LABEL).tobytes().hex()
+    for name in _OF_SAMPLES:
+        if record[name] is not None:
+            record[name] = record[name].astype(_LABEL).tobytes().hex()
     write_json(record, folder / RESULT)
 
 
@@ -211,18 +217,20 @@ def read_result(folder: Path) -> Result | None:
     seconds: Any = stored.get('seconds')
     if not _is_number(seconds) or not 0 <= seconds < math.inf:
         return None
-    predicted = None
-    if stored.get('predicted') is not None:
-        predicted = _unpack(stored['predicted'])
-        if predicted is None or len(predicted) != stored['scored']:
+    of_samples = {}
+    for name in _OF_SAMPLES:
+        if stored.get(name) is None:
+            continue
+        of_samples[name] = _unpack(stored[name])
+        if of_samples[name] is None or len(of_samples[name]) != stored['scored']:
             return None
     return Result(
         metrics=metrics,
         scored=stored['scored'],
         total=stored['total'],
         seconds=float(seconds),
-        predicted=predicted,
         facts=facts,
+        **of_samples,
     )
 
 

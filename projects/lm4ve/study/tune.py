@@ -12,11 +12,13 @@ interval over seeds can see it. So a choice is made with every seed:
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 T = TypeVar('T')
+#: The seed of the tuning that all seeds share; those of the comparison count from 0.
+TUNING_SEED = 1000
 #: So many standard errors behind the best value a value is still within the noise.
 #: With one, simulated studies without a difference decide in up to 60 %: what is dropped
 #: by luck is dropped for all seeds (tools/dev/simulated_studies.py). So do those that
@@ -46,17 +48,17 @@ def next_values(
 
 
 def within_noise(
-    correct: Mapping[float, np.ndarray], groups: np.ndarray | None = None
-) -> list[float]:
+    correct: Mapping[T, np.ndarray], groups: np.ndarray | None = None
+) -> list[T]:
     """Return the values that the shared tuning cannot tell from its best one.
 
     Args:
-        correct (Mapping[float, np.ndarray]): Value -> bool ``[val pictures]``, which
+        correct (Mapping): Value -> bool ``[val pictures]``, which
             were right; the same pictures for all.
         groups (np.ndarray | None): The group of each val picture; without, each is one.
 
     Returns:
-        list[float]: Those whose accuracy is at most :data:`NOISE` standard errors of the
+        list: Those whose accuracy is at most :data:`NOISE` standard errors of the
         paired difference behind the best, in the same order.
     """
     accuracies = {value: right.mean() for value, right in correct.items()}
@@ -69,29 +71,6 @@ def within_noise(
         deviation = np.bincount(groups, loss - loss.mean())
         error = math.sqrt((deviation**2).sum()) / len(best)
         if loss.mean() <= NOISE * error:
-            kept.append(value)
-    return kept
-
-
-def within_noise_of_shares(shares: Mapping[Any, float], samples: int) -> list[Any]:
-    """Return the values that the shared tuning cannot tell from its best one.
-
-    For tunings whose samples are not stored one by one. The noise of a difference is
-    taken to be that of two values with samples of their own, so that more values are
-    kept than :func:`within_noise` keeps.
-
-    Args:
-        shares (Mapping): Value -> the share of the val samples that were right.
-        samples (int): How many there were.
-
-    Returns:
-        list: In the same order.
-    """
-    best = shares[value_of_seed(list(shares), shares)]
-    kept = []
-    for value, share in shares.items():
-        variance = best * (1 - best) + share * (1 - share)
-        if best - share <= NOISE * math.sqrt(variance / samples):
             kept.append(value)
     return kept
 

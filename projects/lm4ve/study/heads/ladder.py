@@ -11,8 +11,6 @@ LADDERS: dict[str, Sequence[float]] = {
     'logreg': (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0),
     'knn': (20,),
 }
-#: The seed of the tuning that all seeds share; those of the comparison count from 0.
-TUNING_SEED = 1000
 
 
 def ladder_of(family: str, rates: Sequence[float]) -> Sequence[float]:

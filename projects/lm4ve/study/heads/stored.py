@@ -1,18 +1,14 @@
 """A study of heads as files: all that its report is made from, and nothing else.
 
-    study.json      what was compared and how
-    pictures.csv    the val and test pictures: label and group
-    results.csv     a row for each variant and seed: its value, and the label that it gave
-                    each test picture
-    tuning.csv      the same for tuning, on the val pictures; for the draws of a seed,
-                    which have other pictures each, the accuracy alone
-    timings.csv     what differs from run to run
-
-Labels are packed: base64 of a byte a picture, of two where there are more classes. 255,
-or the largest number of two bytes, stands for scores that were not finite.
+study.json      what was compared and how
+pictures.csv    the val and test pictures: label and group
+results.csv     a row for each variant and seed: its value, and the label that it gave
+                each test picture
+tuning.csv      the same for tuning, on the val pictures; for the draws of a seed,
+                which have other pictures each, the accuracy alone
+timings.csv     what differs from run to run
 """
 
-import base64
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -29,7 +25,15 @@ from lm4ve.study.heads.settings import StudySettings
 from lm4ve.study.heads.study import Drawn, StudyResults, collect
 from lm4ve.study.pictures.data import ProbeData
 from lm4ve.study.pictures.items import name_of
-from lm4ve.study.report_files import PICTURES, RESULTS, STUDY, TIMINGS, TUNING
+from lm4ve.study.report_files import (
+    PICTURES,
+    RESULTS,
+    STUDY,
+    TIMINGS,
+    TUNING,
+    pack,
+    unpack,
+)
 from lm4ve.study.tokens.features import Features
 
 #: Of study.json; another number for other fields.
@@ -125,7 +129,7 @@ def with_earlier(study: StoredStudy, folder: Path) -> StoredStudy:
     settings = study.settings
     earlier = read_earlier(folder, question_of(settings), settings.seeds)
     heads = dict(study.heads)
-    for fields in earlier.facts.get('heads', []):
+    for fields in earlier.heads:
         heads.setdefault(fields['name'], ProfiledHead(**fields))
     pairs = earlier.join_pairs(study.results.pairs)
     results = replace(study.results, pairs=pairs)
@@ -273,27 +277,6 @@ def _read_results(
         seconds=seconds,
         pairs=[(variant, against) for variant, against in pairs],
     )
-
-
-def pack(labels: np.ndarray, classes: int) -> str:
-    """Pack labels, of which -1 stands for none, into text; see the module."""
-    dtype = _dtype_for(classes)
-    return base64.b64encode(labels.astype(dtype).tobytes()).decode()
-
-
-def unpack(text: str, classes: int) -> np.ndarray:
-    """Return the labels that :func:`pack` packed, int64 ``[n]``."""
-    dtype = _dtype_for(classes)
-    # write_csv puts an apostrophe before what a spreadsheet would take for a formula.
-    content = base64.b64decode(text.removeprefix("'"))
-    labels = np.frombuffer(content, dtype).astype(np.int64)
-    labels[labels == np.iinfo(dtype).max] = -1
-    return labels
-
-
-def _dtype_for(classes: int) -> np.dtype:
-    """Return the type that holds so many labels and one more."""
-    return np.dtype('u1') if classes < 255 else np.dtype('<u2')
 
 
 def _as_text(name: str) -> str:

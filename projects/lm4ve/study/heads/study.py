@@ -21,7 +21,7 @@ from lm4ve.study.heads.candidates import (
     list_probes,
 )
 from lm4ve.study.heads.head import HeadSpec, ProfiledHead
-from lm4ve.study.heads.ladder import TUNING_SEED, ladder_of
+from lm4ve.study.heads.ladder import ladder_of
 from lm4ve.study.heads.profiling import TokenShape, profile_head
 from lm4ve.study.heads.settings import StudySettings
 from lm4ve.study.heads.training import head_job
@@ -31,7 +31,7 @@ from lm4ve.study.pool import Pool, require_success
 from lm4ve.study.progress import Progress
 from lm4ve.study.store import Result
 from lm4ve.study.tokens.features import Features
-from lm4ve.study.tune import next_values, value_of_seed, within_noise
+from lm4ve.study.tune import TUNING_SEED, next_values, value_of_seed, within_noise
 
 #: Of a ladder about so many values are tried, and so many of them are kept.
 _TRIED = 4
@@ -250,6 +250,17 @@ class Study:
             predicted[name] = np.stack(rows)
             seconds[name] = median(results[training].seconds for training in of_head)
         return predicted, seconds
+
+    def planned(self) -> list[tuple[str, str]]:
+        """Return the comparisons that are known before the first training.
+
+        Of several linear probes tuning chooses the one that is compared.
+        """
+        probes = [name for name, head in self.heads.items() if head.family == 'linear']
+        left_out = {self.block}
+        if len(probes) > 1:
+            left_out.update(probes)
+        return [(self.block, name) for name in self.heads if name not in left_out]
 
     def _pair(
         self, tuned: Mapping[str, Mapping[float, np.ndarray]]

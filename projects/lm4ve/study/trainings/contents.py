@@ -14,6 +14,7 @@ from lm4ve.study.report import Report, notes_on_plan
 from lm4ve.study.sentence import conclude
 from lm4ve.study.table import Row
 from lm4ve.study.trainings.grid import Published
+from lm4ve.study.trainings.scores import is_of_labels
 from lm4ve.study.trainings.stored import StoredGrid
 
 _COSTS_WORDS = (
@@ -22,8 +23,10 @@ _COSTS_WORDS = (
 )
 _RECIPE = (
     'Each training is its config with the overrides of the grid and the seed; the last '
-    'epoch is tested. In a grid that tunes, all seeds share a first tuning; each seed then '
-    'trains the values that the first could not tell apart, and takes the best on val.'
+    'epoch is tested. In a grid that tunes, all seeds share a first tuning, which has a '
+    'seed of its own; each seed then trains the values that the first could not tell '
+    'apart, on its own cut into fit and val where the data draw one, and takes the best '
+    'on val.'
 )
 
 
@@ -40,8 +43,8 @@ def report_of(study: StoredGrid) -> Report:
     Raises:
         UserError: A result lacks a metric of the published scores.
     """
-    scores = study.scores()
-    paired, unpaired = _pair_samples(study, scores)
+    points = study.points()
+    paired, unpaired = _pair_samples(study, points)
     comparisons = compare_trainings(study, paired)
     published: list[Row] = []
     words = ''
@@ -54,11 +57,11 @@ def report_of(study: StoredGrid) -> Report:
         margin=study.margin,
         reference=study.reference,
         names=study.variants,
-        scores=_estimate_all(study, scores),
+        scores=_estimate_all(study, points),
         comparisons=comparisons,
         sentence=_say(study, comparisons),
         details='',
-        notes=_notes_on(study, scores, unpaired),
+        notes=_notes_on(study, points, unpaired),
         costs=_cost_rows(study),
         costs_words=_COSTS_WORDS,
         recipe=_RECIPE,
@@ -71,18 +74,23 @@ def report_of(study: StoredGrid) -> Report:
 
 
 def compare_trainings(
-    study: StoredGrid, scores: Mapping[str, pd.Series]
+    study: StoredGrid, points: Mapping[str, pd.DataFrame]
 ) -> list[Comparison]:
     """Return the planned comparisons, each with its verdict.
 
     Args:
         study (StoredGrid): The study.
-        scores (Mapping): Variant -> its scores by seed; NaN where one is not compared.
+        points (Mapping): As :meth:`StoredGrid.points` returns them; rows of NaN are not
+            compared.
     """
     sign = 1 if study.metric.greater_is_better else -1
-    by_seed = pd.DataFrame(dict(scores)).sort_index()
-    columns = {name: sign * by_seed[[name]].to_numpy() for name in by_seed}
-    return compare(columns, study.pairs, study.margin, step=_step(study))
+    seeds = sorted({seed for own in points.values() for seed in own.index})
+    rows = {name: sign * own.reindex(seeds).to_numpy() for name, own in points.items()}
+    chance = None
+    if study.has_samples:
+        most_frequent = np.bincount(study.labels).max() / len(study.labels)
+        chance = 100 * float(most_frequent)
+    return compare(rows, study.pairs, study.margin, chance=chance, step=_step(study))
 
 
 def _step(study: StoredGrid) -> float:
@@ -93,36 +101,36 @@ def _step(study: StoredGrid) -> float:
 
 
 def _estimate_all(
-    study: StoredGrid, scores: Mapping[str, pd.Series]
+    study: StoredGrid, points: Mapping[str, pd.DataFrame]
 ) -> dict[str, Score]:
     """Return the score of each variant with its interval, from its finite ones."""
     estimated = {}
-    for name, own in scores.items():
-        points = own.dropna().to_numpy()[:, None]
-        if len(points):
+    for name, own in points.items():
+        finite = own.dropna().to_numpy()
+        if len(finite):
             estimated[name] = estimate_score(
-                points, len(points), study.margin, step=_step(study)
+                finite, len(finite), study.margin, step=_step(study)
             )
     return estimated
 
 
 def _pair_samples(
-    study: StoredGrid, scores: Mapping[str, pd.Series]
-) -> tuple[dict[str, pd.Series], int]:
-    """Return the scores that are compared, and the number of those that are not.
+    study: StoredGrid, points: Mapping[str, pd.DataFrame]
+) -> tuple[dict[str, pd.DataFrame], int]:
+    """Return the points that are compared, and the number of seeds whose are not.
 
-    A score over other samples than the reference's with the same seed is not.
+    Those over other samples than the reference's with the same seed are not.
     """
     table = study.results.set_index(['variant', 'seed'])[['scored', 'total']]
     counts = {place: tuple(row) for place, *row in table.itertuples()}
     paired = {}
     unpaired = 0
-    for name, own in scores.items():
+    for name, own in points.items():
         paired[name] = own.copy()
         for seed in own.index:
             of_reference = counts.get((study.reference, seed))
             if of_reference not in (None, counts[name, seed]):
-                paired[name][seed] = np.nan
+                paired[name].loc[seed] = np.nan
                 unpaired += 1
     return paired, unpaired
 
@@ -139,16 +147,19 @@ def _say(study: StoredGrid, comparisons: list[Comparison]) -> str:
 
 
 def _notes_on(
-    study: StoredGrid, scores: Mapping[str, pd.Series], unpaired: int
+    study: StoredGrid, points: Mapping[str, pd.DataFrame], unpaired: int
 ) -> list[str]:
     """Return what is missing, not compared or at the edge of tuning."""
-    notes = [
-        'Scores are of whole trainings: intervals count seeds, and other test samples '
-        'may change the answer.',
-        *notes_on_plan(
-            study.pairs, {name: own.to_numpy() for name, own in scores.items()}
-        ),
-    ]
+    notes = notes_on_plan(study.pairs, points)
+    if not study.has_samples:
+        reason = 'no accuracy by labels'
+        if is_of_labels(study.metric.name):
+            reason = 'known without labels of the same samples for all trainings'
+        notes.insert(
+            0,
+            f"'{study.metric.name}' is {reason}, so that intervals count seeds alone: "
+            'other test samples may change the answer.',
+        )
     missing = len(study.variants) * len(study.seeds) - len(study.results)
     if missing:
         notes.append(f'Unfinished: {missing} trainings are missing.')
@@ -157,7 +168,7 @@ def _notes_on(
             f'Not paired: {unpaired} score(s), over another number of samples than the '
             "reference's."
         )
-    infinite = sum(int(own.isna().sum()) for own in scores.values())
+    infinite = sum(int(own.isna().any(axis=1).sum()) for own in points.values())
     if infinite:
         notes.append(f'Not finite, and not compared: {infinite} score(s).')
     return notes

@@ -33,8 +33,8 @@ class Tune:
         values (tuple): Tried for every variant.
         options (dict): Overrides that train on one part of the training data and
             test on another.
-        seeds (tuple[int]): Those of the shared tuning, whose scores are the mean over
-            these.
+        seeds (tuple[int]): Those of the shared tuning, which are no seeds of the
+            comparison; its scores are the mean over these.
     """
 
     fields: tuple[str, ...]
@@ -134,6 +134,7 @@ class Grid:
             value,
             variant.config,
             self.options(variant, stage, seed, value),
+            self.metric,
             processes,
             self.keep_checkpoints,
         )

@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lm4ve.errors import UserError, build_from, check, require
+from lm4ve.errors import UserError, build_from, check, listing, require
 from lm4ve.runner.config import check_config, merge_options, read_config
 from lm4ve.study.trainings.grid import Grid, Published, Tune, Variant
 from lm4ve.study.trainings.identity import fresh_config
 from lm4ve.study.trainings.scores import unit_of
+from lm4ve.study.tune import TUNING_SEED
 from lm4ve.zoo import find_config
 
 
@@ -144,6 +145,13 @@ def _build(fields: dict[str, Any], folder: Path) -> Grid:
         Grid, fields, '', variants=tuple(variants), title=fields.get('name')
     )
     check('margin', grid.margin, kind=(int, float), above=0)
+    if grid.tune is not None:
+        shared = sorted({*grid.seeds} & {*grid.tune.seeds})
+        require(
+            not shared,
+            f'tune.seeds has {listing([str(seed) for seed in shared])}, and seeds too: a seed '
+            'of the shared tuning would draw twice what it chooses by. Fix: others.',
+        )
     names = [variant.name for variant in variants]
     check('reference', grid.reference, choices=names)
     check('greater_is_better', grid.greater_is_better, kind=bool)
@@ -238,7 +246,8 @@ def _build_tune(
         fields (str | Sequence[str]): The config field that gets the value, or several.
         values (Sequence): The values to try, at least two different ones.
         options (dict, optional): See :class:`Tune`; an error if it is missing or empty.
-        seeds (int | Sequence[int]): How many seeds each value is tried with, or which.
+        seeds (int | Sequence[int]): How many seeds each value is tried with, or which. A
+            number counts from :data:`lm4ve.study.tune.TUNING_SEED`.
 
     Raises:
         UserError: There are fewer than two values, no options, or the seeds are wrong.
@@ -256,23 +265,24 @@ def _build_tune(
         fields=tuple(names),
         values=tuple(values),
         options=options,
-        seeds=_parse_seeds(seeds, 'tune.seeds'),
+        seeds=_parse_seeds(seeds, 'tune.seeds', first=TUNING_SEED),
     )
 
 
-def _parse_seeds(value: Any, name: str) -> tuple[int, ...]:
-    """Return the seeds that a field stands for: a count n gives 0 to n - 1, a list itself.
+def _parse_seeds(value: Any, name: str, first: int = 0) -> tuple[int, ...]:
+    """Return the seeds that a field stands for: a count n gives n from the first, a list itself.
 
     Args:
         value: The field's value.
         name (str): The field, for the error.
+        first (int): The first seed of a count.
 
     Raises:
         UserError: The value is neither an int nor a list, there is no seed, or two are
             equal.
     """
     check(name, value, kind=(int, list, tuple))
-    seeds = tuple(range(value)) if isinstance(value, int) else tuple(value)
+    seeds = tuple(value if not isinstance(value, int) else range(first, first + value))
     number_of_different = len(set(seeds))
     needed = len(seeds) if seeds else 1
     check(f'the number of different {name}', number_of_different, least=needed)

@@ -1,11 +1,15 @@
 """A study of trainings as files: all that its report is made from, and nothing else.
 
     study.json      what was compared and how
-    results.csv     a row for each training that is compared: its value and metrics
-    tuning.csv      the same for tuning, and whether the value was kept
+    pictures.csv    the val and test samples: number and label; none where they are unknown
+    results.csv     a row for each training that is compared: its value, its metrics, and
+                    the label that it gave each test sample
+    tuning.csv      the same for tuning, and whether the value was kept; the labels of the
+                    shared tuning alone, since draws may have other samples each
     timings.csv     what differs from run to run
 
-Scores are of whole trainings: a test of a config tells no single samples.
+Samples are known where the metric is an accuracy by labels, and all trainings have the
+same ones. Else scores are of whole trainings.
 """
 
 import dataclasses
@@ -20,14 +24,28 @@ from lm4ve.errors import require
 from lm4ve.files import read_json, write_csv, write_json
 from lm4ve.study.cells import Metric
 from lm4ve.study.earlier import read_earlier
-from lm4ve.study.report_files import RESULTS, STUDY, TIMINGS, TUNING
+from lm4ve.study.report_files import (
+    PICTURES,
+    RESULTS,
+    STUDY,
+    TIMINGS,
+    TUNING,
+    pack,
+    unpack,
+)
 from lm4ve.study.store import Result
-from lm4ve.study.trainings.grid import Published
-from lm4ve.study.trainings.scores import Unit, score_of, unit_of
+from lm4ve.study.trainings.grid import Grid, Published
+from lm4ve.study.trainings.scores import (
+    Unit,
+    common_labels,
+    is_of_labels,
+    score_of,
+    unit_of,
+)
 from lm4ve.study.trainings.study import Done, GridStudy
 
 #: Of study.json; another number for other fields.
-_FORMAT = 1
+_FORMAT = 2
 #: Fields of a result that differ from run to run.
 _TIMINGS = ('step_seconds', 'seconds', 'threads', 'device')
 
@@ -52,6 +70,9 @@ class StoredGrid:
         command (str): The command line.
         results (pd.DataFrame): A row for each training that is compared.
         timings (pd.DataFrame): A row for each training.
+        labels (np.ndarray): The true labels of the test samples, int64 ``[samples]``;
+            empty where samples are not known.
+        classes (int): How many labels there are.
     """
 
     title: str
@@ -69,17 +90,38 @@ class StoredGrid:
     command: str
     results: pd.DataFrame
     timings: pd.DataFrame
+    labels: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, int))
+    classes: int = 0
 
-    def scores(self) -> dict[str, pd.Series]:
-        """Return variant -> its scores by seed, of those that have any."""
-        table = self.results.set_index('seed')
+    @property
+    def has_samples(self) -> bool:
+        """Whether the samples of the test are known."""
+        return len(self.labels) > 0
+
+    def points(self) -> dict[str, pd.DataFrame]:
+        """Return variant -> its points, a row for each seed, of those that have any.
+
+        A column for each sample, 100 where it is right, else 0; where samples are not
+        known, one column with the score, NaN if it is not finite.
+        """
         found = {}
         for name in self.variants:
-            own = table.loc[table['variant'] == name, self.metric.name]
-            if len(own):
-                scaled = self.unit.factor * own.astype(float)
+            own = self.results[self.results['variant'] == name].set_index('seed')
+            if not len(own):
+                continue
+            if self.has_samples:
+                labels = [unpack(text, self.classes) for text in own['predicted']]
+                points = 100.0 * (np.stack(labels) == self.labels)
+                found[name] = pd.DataFrame(points, index=own.index)
+            else:
+                scaled = self.unit.factor * own[[self.metric.name]].astype(float)
                 found[name] = scaled.where(np.isfinite(scaled))
         return found
+
+
+def question_of(grid: Grid) -> dict[str, str]:
+    """Return what a grid asks, whatever variants and seeds it has."""
+    return dict(grid=grid.name, metric=grid.metric, reference=grid.reference)
 
 
 def write_grid_study(study: GridStudy, rule: str, command: str, folder: Path) -> bool:
@@ -104,9 +146,11 @@ def write_grid_study(study: GridStudy, rule: str, command: str, folder: Path) ->
     if not tests:
         return False
     for _, result in tests:
-        score_of(grid, result)  # refuses one without the metric
+        score_of(grid.metric, result.metrics)  # refuses one without the metric
     seeds = len({job.seed for job, _ in tests})
-    question = dict(grid=grid.name, metric=grid.metric, reference=grid.reference)
+    labels = {'val': _labels_of(grid, tuning), 'test': _labels_of(grid, tests)}
+    classes = _count_classes([*tuning, *tests])
+    question = question_of(grid)
     earlier = read_earlier(folder, question, seeds)
     facts = dict(
         format=_FORMAT,
@@ -121,39 +165,81 @@ def write_grid_study(study: GridStudy, rule: str, command: str, folder: Path) ->
         grid_seeds=list(grid.seeds),
         ladder=[str(value) for value in grid.tune.values] if grid.tune else [],
         published=dataclasses.asdict(grid.published) if grid.published else None,
+        classes=classes,
         rule=rule,
         command=command,
     )
     folder.mkdir(parents=True, exist_ok=True)
     write_json(facts, folder / STUDY)
-    _write_results(tests, folder)
-    _write_tuning([*tuning, *draws], study.kept(), folder)
-    # A seed of the shared tuning is its own draw too.
-    trained = {job.key: (job, result) for job, result in [*draws, *tuning, *tests]}
-    _write_timings(list(trained.values()), folder)
+    _write_labels(labels, folder / PICTURES)
+    predicted = {}
+    for done, known in ((tuning, labels['val']), (tests, labels['test'])):
+        if known is not None:
+            predicted |= {job.key: pack(r.predicted, classes) for job, r in done}
+    _write_results(tests, predicted, folder)
+    _write_tuning([*tuning, *draws], study.kept(), predicted, folder)
+    _write_timings([*tuning, *draws, *tests], folder)
     return True
 
 
-def _write_results(done: Done, folder: Path) -> None:
-    """Write the trainings that are compared."""
+def _labels_of(grid: Grid, done: Done) -> np.ndarray | None:
+    """Return the true labels of the samples of trainings; None if they are not known."""
+    if not is_of_labels(grid.metric):
+        return None
+    return common_labels(result for _, result in done)
+
+
+def _count_classes(done: Done) -> int:
+    """Return how many labels there are, by the largest one; 0 where none is known."""
+    largest = -1
+    for _, result in done:
+        if result.labels is not None and result.predicted is not None:
+            own = max(result.labels.max(), result.predicted.max())
+            largest = max(largest, int(own))
+    return largest + 1
+
+
+def _write_labels(labels: Mapping[str, np.ndarray | None], path: Path) -> None:
+    """Write the samples, each of which is a group; split -> their labels, if known."""
+    rows = []
+    for split, own in labels.items():
+        if own is not None:
+            rows += [(split, label, place, place) for place, label in enumerate(own)]
+    write_csv(('split', 'label', 'group', 'name'), rows, path)
+
+
+def _write_results(done: Done, predicted: Mapping[str, str], folder: Path) -> None:
+    """Write the trainings that are compared.
+
+    Args:
+        done (list): The trainings.
+        predicted (Mapping): Key -> the labels that it gave, packed; of those known.
+        folder (Path): The folder.
+    """
     metrics = _metrics_of(done)
     rows = []
     for job, result in done:
         facts = result.facts
         row = [job.variant, job.seed, job.value, *_numbers(result, metrics)]
         row += [facts['trainable'], facts['frozen'], job.key]
-        rows.append(row)
+        rows.append([*row, predicted.get(job.key, '')])
     columns = ['variant', 'seed', 'value', *metrics, 'scored', 'total']
-    columns += ['trainable', 'frozen', 'key']
+    columns += ['trainable', 'frozen', 'key', 'predicted']
     write_csv(columns, rows, folder / RESULTS)
 
 
-def _write_tuning(done: Done, kept: Mapping[str, Sequence[Any]], folder: Path) -> None:
+def _write_tuning(
+    done: Done,
+    kept: Mapping[str, Sequence[Any]],
+    predicted: Mapping[str, str],
+    folder: Path,
+) -> None:
     """Write the trainings of tuning.
 
     Args:
         done (list): Both rounds of it.
         kept (Mapping): Variant -> the values that its seeds chose from.
+        predicted (Mapping): See :func:`_write_results`.
         folder (Path): The folder.
     """
     metrics = _metrics_of(done)
@@ -161,9 +247,10 @@ def _write_tuning(done: Done, kept: Mapping[str, Sequence[Any]], folder: Path) -
     for job, result in done:
         is_kept = int(job.value in kept.get(job.variant, ()))
         row = [job.variant, job.stage, job.value, job.seed]
-        rows.append([*row, *_numbers(result, metrics), is_kept, job.key])
+        row += [*_numbers(result, metrics), is_kept, job.key]
+        rows.append([*row, predicted.get(job.key, '')])
     columns = ['variant', 'stage', 'value', 'seed', *metrics, 'scored', 'total']
-    write_csv([*columns, 'kept', 'key'], rows, folder / TUNING)
+    write_csv([*columns, 'kept', 'key', 'predicted'], rows, folder / TUNING)
 
 
 def _write_timings(done: Done, folder: Path) -> None:
@@ -205,6 +292,7 @@ def read_grid_study(folder: Path) -> StoredGrid:
     question = facts['question']
     unit = unit_of(question['metric'])
     published = facts['published']
+    samples = pd.read_csv(folder / PICTURES)
     return StoredGrid(
         title=facts['title'],
         metric=Metric(question['metric'], unit.name, facts['greater_is_better']),
@@ -221,12 +309,15 @@ def read_grid_study(folder: Path) -> StoredGrid:
         command=facts['command'],
         results=_read_table(folder / RESULTS),
         timings=_read_table(folder / TIMINGS),
+        labels=samples.loc[samples['split'] == 'test', 'label'].to_numpy(np.int64),
+        classes=facts['classes'],
     )
 
 
 def _read_table(path: Path) -> pd.DataFrame:
     """Read a table; a name such as 'None' stays text, and an empty number is NaN."""
-    texts = dict.fromkeys(('variant', 'value', 'stage', 'key', 'device'), str)
+    columns = ('variant', 'value', 'stage', 'key', 'device', 'predicted')
+    texts = dict.fromkeys(columns, str)
     table = pd.read_csv(path, dtype=texts, keep_default_na=False, na_values={})
     # write_csv puts an apostrophe before what a spreadsheet would take for a formula.
     table['variant'] = table['variant'].str.removeprefix("'")

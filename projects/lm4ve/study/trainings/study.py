@@ -1,8 +1,8 @@
 """A study of trainings: a grid's tuning, and the trainings that are compared.
 
 tune      all seeds share a first tuning: each value of the grid, scored on val
-draw      each seed trains the values that the first tuning cannot tell apart, and takes
-          the best on val
+draw      each seed trains the values that the first tuning cannot tell apart, on a cut
+          into fit and val of its own where the data draw one, and takes the best on val
 test      each seed trains with its value, and is scored on the test samples
 
 A grid without ``tune`` has the last round only.
@@ -12,14 +12,22 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from lm4ve.errors import listing, require
+from lm4ve.runner.scored_data import SampleCounts
 from lm4ve.study.job import Job
 from lm4ve.study.pool import Failure, Pool
 from lm4ve.study.progress import Progress
 from lm4ve.study.store import Result, Store
 from lm4ve.study.trainings.grid import Grid
-from lm4ve.study.trainings.scores import counts_of, score_of, unit_of
-from lm4ve.study.tune import value_of_seed, within_noise_of_shares
+from lm4ve.study.trainings.scores import (
+    common_labels,
+    counts_of,
+    is_of_labels,
+    score_of,
+)
+from lm4ve.study.tune import value_of_seed, within_noise
 
 #: Of the values of a grid about so many are kept.
 _KEPT = 3
@@ -76,17 +84,22 @@ class GridStudy:
     def kept(self) -> dict[str, list[Any]]:
         """Return the values that the shared tuning cannot tell from its best one.
 
-        Only of variants whose shared tuning is done. Where a score is no share of the
-        samples, its noise is not known, and all values with a finite score are kept.
+        Only of variants whose shared tuning is done. Where the samples' labels are not
+        known, the noise is not, and all values with a finite score are kept.
 
         Raises:
-            UserError: A result lacks the metric, or values of a variant were scored on
-                different numbers of samples.
+            UserError: A result lacks the metric, or one seed's values of a variant were
+                scored on different numbers of samples.
         """
         grid = self.grid
         if grid.tune is None:
             return {}
-        results = self._by_value(self.tuning())
+        results: dict[str, dict[Any, list[Result]]] = {}
+        done = self.done(self.tuning())
+        self._require_same_samples(done)
+        for job, result in done:
+            of_variant = results.setdefault(job.variant, {})
+            of_variant.setdefault(job.value, []).append(result)
         kept: dict[str, list[Any]] = {}
         for variant in grid.variants:
             own = results.get(variant.name, {})
@@ -106,11 +119,11 @@ class GridStudy:
         """
         kept = self.kept()
         scores: dict[tuple[str, int], dict[Any, float]] = {}
-        jobs = self.grid.draws(kept, self.processes)
-        self._by_value([*self.tuning(), *jobs])  # refuses other numbers of samples
-        for job, result in self.done(jobs):
+        done = self.done(self.grid.draws(kept, self.processes))
+        self._require_same_samples(done)
+        for job, result in done:
             place = scores.setdefault((job.variant, job.seed), {})
-            place[job.value] = self._ranked(score_of(self.grid, result))
+            place[job.value] = self._score(result)
         chosen = {}
         for name, values in kept.items():
             for seed in self.grid.seeds:
@@ -125,54 +138,52 @@ class GridStudy:
         """Return the values to keep of one variant; see :meth:`kept`.
 
         Args:
-            results (Mapping): Value -> its results.
+            results (Mapping): Value -> its results, one of each seed of the tuning.
         """
-        unit = unit_of(self.grid.metric)
-        scores = {}
-        samples = 0
+        # Of each seed, the results of all values.
+        of_seeds = list(zip(*results.values(), strict=True))
+        labels = [common_labels(own) for own in of_seeds]
+        if is_of_labels(self.grid.metric) and all(own is not None for own in labels):
+            right = {}
+            for value, own in results.items():
+                right[value] = np.concatenate([r.predicted == r.labels for r in own])
+            # Seeds that share a cut score the same samples again.
+            places = np.concatenate([np.arange(own[0].scored) for own in of_seeds])
+            return within_noise(right, places)
+        finite = []
         for value, own in results.items():
-            mean = sum(score_of(self.grid, result) for result in own) / len(own)
-            scores[value] = self._ranked(mean)
-            samples = own[0].scored  # more seeds see no more samples
-        finite = {v: score for v, score in scores.items() if math.isfinite(score)}
-        if not finite:
-            return list(scores)[:1]
-        if unit.counts_samples and self.grid.greater_is_better:
-            shares = {value: score / 100 for value, score in finite.items()}
-            return within_noise_of_shares(shares, samples)
-        return list(finite)
+            if all(math.isfinite(self._score(result)) for result in own):
+                finite.append(value)
+        return finite if finite else list(results)[:1]
 
-    def _by_value(self, jobs: Iterable[Job]) -> dict[str, dict[Any, list[Result]]]:
-        """Return variant -> value -> results of jobs of tuning.
+    def _require_same_samples(self, done: Done) -> None:
+        """Refuse trainings of tuning if one seed's are over different numbers of samples.
 
         Raises:
-            UserError: Those of a variant are over different numbers of samples.
+            UserError: It names the variant.
         """
-        results: dict[str, dict[Any, list[Result]]] = {}
-        for job, result in self.done(jobs):
-            of_variant = results.setdefault(job.variant, {})
-            of_variant.setdefault(job.value, []).append(result)
-        for name, of_variant in results.items():
-            counts = {
-                counts_of(result) for own in of_variant.values() for result in own
-            }
+        found: dict[tuple[str, int], set[SampleCounts]] = {}
+        for job, result in done:
+            counts = found.setdefault((job.variant, job.seed), set())
+            counts.add(counts_of(result))
+        for (name, _), counts in found.items():
             numbers = listing(sorted(str(count) for count in counts))
             require(
                 len(counts) == 1,
                 f"tune: trainings of '{name}' are over {numbers}, and are not compared. "
                 f"Fix: mend the data, remove '{self.store.folder}', and run it again.",
             )
-        return results
 
-    def _ranked(self, score: float) -> float:
+    def _score(self, result: Result) -> float:
         """Return a score with a sign by which higher is better; -inf if it is not finite."""
+        score = score_of(self.grid.metric, result.metrics)
         if not math.isfinite(score):
             return -math.inf
         return score if self.grid.greater_is_better else -score
 
     def _describe(self, result: Result) -> str:
         """Return what a result is told by while the study runs."""
-        score = score_of(self.grid, result)
+        score = score_of(self.grid.metric, result.metrics)
         return f'{self.grid.metric} {score:.4f} ({result.seconds:.0f} s)'
 
     def _expect(self, workers: int) -> Progress:

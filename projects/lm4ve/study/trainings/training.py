@@ -29,6 +29,8 @@ from lm4ve.runner.scored_data import SCORED_KEY, TOTAL_KEY, count_samples
 from lm4ve.study.job import Job
 from lm4ve.study.store import Result
 from lm4ve.study.trainings.identity import identity
+from lm4ve.study.trainings.samples import keep_labels, kept_labels, require_equal
+from lm4ve.study.trainings.scores import is_of_labels, score_of
 
 #: Below a job's folder, that of its training.
 RUN = 'run'
@@ -43,6 +45,7 @@ def training_job(
     value: Any,
     config: Path,
     options: Mapping[str, Any],
+    metric: str,
     processes: int = 1,
     keep_checkpoints: bool = False,
 ) -> Job:
@@ -52,6 +55,7 @@ def training_job(
         variant, stage, seed, value: See :class:`lm4ve.study.job.Job`.
         config (Path): The config.
         options (Mapping[str, Any]): Every override, the seed included.
+        metric (str): Which metric will be compared.
         processes (int): How many processes train; their number changes the batch.
         keep_checkpoints (bool): Keep the last checkpoint.
     """
@@ -62,6 +66,7 @@ def training_job(
         'config': str(config),
         # As Python, since JSON would make lists of tuples.
         'options': repr(dict(options)),
+        'metric': metric,
         'keep_checkpoints': keep_checkpoints,
         VERSIONS: pixel_versions(),
     }
@@ -73,8 +78,9 @@ def training_config(
 ) -> Config:
     """Build the config that is trained, from a job's specification.
 
-    It is the config of ``lm4ve train`` with the overrides, but without validation. It
-    saves as often as the config says, keeps one checkpoint, and continues from it.
+    It is the config of ``lm4ve train`` with the overrides, but without validation. Its
+    test keeps the samples' labels where the metric is of these. It saves as often as the
+    config says, keeps one checkpoint, and continues from it.
 
     Args:
         spec (Mapping): The specification, of :func:`training_job`.
@@ -105,6 +111,8 @@ def training_config(
     cfg.val_cfg = None
     cfg.val_dataloader = None
     cfg.val_evaluator = None
+    if is_of_labels(spec['metric']):
+        keep_labels(cfg)
     hooks = cfg.setdefault('default_hooks', {})
     hooks['checkpoint'] = _checkpoint_hook(hooks.get('checkpoint', {}))
     if cfg.get('visualizer') is not None:
@@ -176,7 +184,8 @@ def run(spec: Mapping[str, Any], key: str, folder: Path, launcher: str) -> Resul
         launcher (str): See :func:`lm4ve.study.run_job.run_job`.
 
     Returns:
-        Result: The metrics, and the number of samples that they are over. Its facts are
+        Result: The metrics, the number of samples that they are over, and the samples'
+        labels where the metric is of these. Its facts are
         the numbers of trainable and frozen parameters, the median seconds of a training
         step, and the circumstances.
     """
@@ -198,6 +207,12 @@ def run(spec: Mapping[str, Any], key: str, folder: Path, launcher: str) -> Resul
         )
     for name in (SCORED_KEY, TOTAL_KEY):
         metrics.pop(name, None)
+    of_samples = {}
+    labels = kept_labels(runner.test_loop.evaluator)
+    if labels is not None:
+        metric = spec['metric']
+        require_equal(labels, metric, score_of(metric, metrics))
+        of_samples = dict(zip(('predicted', 'labels'), labels.T.numpy(), strict=True))
     facts = {
         'trainable': trainable,
         'frozen': frozen,
@@ -212,6 +227,7 @@ def run(spec: Mapping[str, Any], key: str, folder: Path, launcher: str) -> Resul
         total=counts.total,
         seconds=timing.seconds,
         facts=facts,
+        **of_samples,
     )
 
 
