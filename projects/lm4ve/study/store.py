@@ -13,7 +13,7 @@ once.
 
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,6 +64,10 @@ class Result:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
+#: Jobs that are done, each with its result.
+Done = list[tuple[Job, Result]]
+
+
 class Store:
     """A folder of results, made when something is written.
 
@@ -81,6 +85,15 @@ class Store:
     def result(self, job: Job) -> Result | None:
         """Return a job's result, or None if it has to be run."""
         return read_result(self.folder_of(job))
+
+    def done(self, jobs: Iterable[Job]) -> Done:
+        """Return the jobs that have a result, with it."""
+        found = []
+        for job in jobs:
+            result = self.result(job)
+            if result is not None:
+                found.append((job, result))
+        return found
 
     def prepare(self, job: Job) -> None:
         """Empty a job's folder but for an unfinished training, and write the job into it.

@@ -256,35 +256,31 @@ class Study:
 
         Of several linear probes tuning chooses the one that is compared.
         """
-        probes = [name for name, head in self.heads.items() if head.family == 'linear']
-        left_out = {self.block}
-        if len(probes) > 1:
-            left_out.update(probes)
-        return [(self.block, name) for name in self.heads if name not in left_out]
+        probes = self._linear_probes()
+        return self._pairs_without(probes if len(probes) > 1 else [])
 
     def _pair(
         self, tuned: Mapping[str, Mapping[float, np.ndarray]]
     ) -> list[tuple[str, str]]:
-        """Return the comparisons: the block with the other heads.
-
-        Of several linear probes only the one that is best on val is compared.
-        """
+        """Return the comparisons: of the linear probes, with the best on val alone."""
         data = self.features.data
         labels = data.labels[data.splits['val']]
-        probes = {}
-        for name, head in self.heads.items():
-            if head.family == 'linear':
-                probes[name] = max(
-                    (own == labels).mean() for own in tuned[name].values()
-                )
-        pairs = []
-        for name in self.heads:
-            is_lesser_probe = name in probes and name != max(
-                probes, key=probes.__getitem__
-            )
-            if name != self.block and not is_lesser_probe:
-                pairs.append((self.block, name))
-        return pairs
+
+        def accuracy(name: str) -> float:
+            return max(float((own == labels).mean()) for own in tuned[name].values())
+
+        # The first one among equals.
+        best_first = sorted(self._linear_probes(), key=accuracy, reverse=True)
+        return self._pairs_without(best_first[1:])
+
+    def _linear_probes(self) -> list[str]:
+        """Return the names of the linear probes; with a class token there are several."""
+        return [name for name, head in self.heads.items() if head.family == 'linear']
+
+    def _pairs_without(self, left_out: Sequence[str]) -> list[tuple[str, str]]:
+        """Return the block with each other head that is not left out."""
+        others = [name for name in self.heads if name not in (self.block, *left_out)]
+        return [(self.block, name) for name in others]
 
     # ---------------------------------------------------------------------- trainings
     def _run(self, trainings: Iterable[Training], stage: str) -> dict[Training, Result]:
@@ -296,14 +292,9 @@ class Study:
         """
         jobs = {training: self._job(training, stage) for training in trainings}
         require_success(self.pool.run(jobs.values(), self._progress))
-        results = {}
-        for training, job in jobs.items():
-            result = self.pool.store.result(job)
-            if result is None:
-                folder = self.pool.store.folder_of(job)
-                raise UserError(f"The result in '{folder}' is lost.")
-            results[training] = result
-        return results
+        done = self.pool.store.done(jobs.values())
+        results = {job.key: result for job, result in done}
+        return {training: results[job.key] for training, job in jobs.items()}
 
     def _job(self, training: Training, stage: str) -> Job:
         """Return the job of a training."""

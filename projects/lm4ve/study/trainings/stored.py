@@ -33,7 +33,7 @@ from lm4ve.study.report_files import (
     pack,
     unpack,
 )
-from lm4ve.study.store import Result
+from lm4ve.study.store import Done, Result
 from lm4ve.study.trainings.grid import Grid, Published
 from lm4ve.study.trainings.scores import (
     Unit,
@@ -42,7 +42,7 @@ from lm4ve.study.trainings.scores import (
     score_of,
     unit_of,
 )
-from lm4ve.study.trainings.study import Done, GridStudy
+from lm4ve.study.trainings.study import GridStudy
 
 #: Of study.json; another number for other fields.
 _FORMAT = 2
@@ -140,9 +140,9 @@ def write_grid_study(study: GridStudy, rule: str, command: str, folder: Path) ->
         UserError: A result lacks the grid's metric.
     """
     grid = study.grid
-    tuning = study.done(study.tuning())
-    draws = study.done(study.draws())
-    tests = study.done(study.tests())
+    tuning = study.store.done(study.tuning())
+    draws = study.store.done(study.draws())
+    tests = study.store.done(study.tests())
     if not tests:
         return False
     for _, result in tests:

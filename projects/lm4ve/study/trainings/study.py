@@ -9,7 +9,7 @@ A grid without ``tune`` has the last round only.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from lm4ve.runner.scored_data import SampleCounts
 from lm4ve.study.job import Job
 from lm4ve.study.pool import Failure, Pool
 from lm4ve.study.progress import Progress
-from lm4ve.study.store import Result, Store
+from lm4ve.study.store import Done, Result, Store
 from lm4ve.study.trainings.grid import Grid
 from lm4ve.study.trainings.scores import (
     common_labels,
@@ -31,8 +31,6 @@ from lm4ve.study.tune import value_of_seed, within_noise
 
 #: Of the values of a grid about so many are kept.
 _KEPT = 3
-#: Jobs that are done, each with its result.
-Done = list[tuple[Job, Result]]
 
 
 class GridStudy:
@@ -61,15 +59,6 @@ class GridStudy:
         """Return those that are compared, of seeds that have chosen."""
         return self.grid.tests(self.values(), self.processes)
 
-    def done(self, jobs: Iterable[Job]) -> Done:
-        """Return the jobs that have a result, with it."""
-        found = []
-        for job in jobs:
-            result = self.store.result(job)
-            if result is not None:
-                found.append((job, result))
-        return found
-
     def run(self, pool: Pool) -> list[Failure]:
         """Run the jobs that have no result yet; return those that failed."""
         progress = self._expect(pool.workers)
@@ -95,7 +84,7 @@ class GridStudy:
         if grid.tune is None:
             return {}
         results: dict[str, dict[Any, list[Result]]] = {}
-        done = self.done(self.tuning())
+        done = self.store.done(self.tuning())
         self._require_same_samples(done)
         for job, result in done:
             of_variant = results.setdefault(job.variant, {})
@@ -119,7 +108,7 @@ class GridStudy:
         """
         kept = self.kept()
         scores: dict[tuple[str, int], dict[Any, float]] = {}
-        done = self.done(self.grid.draws(kept, self.processes))
+        done = self.store.done(self.grid.draws(kept, self.processes))
         self._require_same_samples(done)
         for job, result in done:
             place = scores.setdefault((job.variant, job.seed), {})
