@@ -1,5 +1,6 @@
 """Studies on tokens made here: what they find, and that a kill loses no digit."""
 
+import errno
 import io
 import json
 import os
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -611,6 +613,30 @@ def test_damage_that_only_the_encoder_finds_is_listed(
     assert '1 file(s) are not used' in (tmp_path / 'out/report.html').read_text()
 
 
+def test_files_of_two_runs_are_no_study(tmp_path, checkpoint, monkeypatch):
+    features = make_features(tmp_path, count=90)
+
+    def run(seeds):
+        words = '--seeds', seeds, '--steps', 10
+        return study(features, checkpoint, *words, monkeypatch=monkeypatch)[0]
+
+    def fail(source, target):
+        if Path(target).name == 'tuning.csv':
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        move(source, target)
+
+    move = os.replace
+    first, *_ = run(2).splitlines()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, 'replace', fail)
+        with pytest.raises(UserError, match="tuning.csv' was not written"):
+            run(3)
+    words = ['encoder', 'data', '--block', checkpoint, '--work-dir']
+    with pytest.raises(UserError, match='has no study'):
+        command.main([*words, str(tmp_path / 'out'), '--report-only'])
+    assert run(3).splitlines()[-1].endswith(f'of 2 seeds, said: {first}')
+
+
 def test_the_report_follows_from_its_own_files(tmp_path, checkpoint, monkeypatch):
     features = make_features(tmp_path / 'features', lambda x: x[:, 0, 0] > 0)
     study(features, checkpoint, '--seeds', 2, monkeypatch=monkeypatch)
@@ -625,5 +651,5 @@ def test_the_report_follows_from_its_own_files(tmp_path, checkpoint, monkeypatch
             path.unlink()
     words = ['encoder', 'data', '--block', checkpoint, '--work-dir', str(out)]
     command.main([*words, '--report-only'])
-    for name in written.keys() - {'.study.json', '.lock', 'left_out.csv'}:
+    for name in written.keys() - {'.study.json', '.lock', 'plan.json'}:
         assert (out / name).read_bytes() == written[name], name

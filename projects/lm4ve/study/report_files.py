@@ -5,8 +5,13 @@ Labels are packed in them: base64 of a byte a sample, of two where there are mor
 """
 
 import base64
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from lm4ve.errors import require
+from lm4ve.files import read_json, write_json
 
 #: Written before the first job, and not a part of the report.
 PLAN = 'plan.json'
@@ -32,6 +37,41 @@ FILES = (
     'plot.png',
     SENTENCE,
 )
+
+
+def write_facts(facts: dict[str, Any], folder: Path) -> None:
+    """Write study.json, before the tables, of which results.csv comes last.
+
+    Until then the folder holds no study: tables of an earlier run under these facts would
+    be a wrong report. The earlier sentence, which the facts have among their looks, goes.
+
+    Args:
+        facts (dict[str, Any]): What was compared and how, with their 'format'.
+        folder (Path): The folder.
+    """
+    (folder / RESULTS).unlink(missing_ok=True)
+    write_json(facts, folder / STUDY)
+    (folder / SENTENCE).unlink(missing_ok=True)
+
+
+def read_facts(folder: Path, version: int) -> dict[str, Any]:
+    """Return what :func:`write_facts` wrote.
+
+    Args:
+        folder (Path): The folder.
+        version (int): The 'format' that is understood.
+
+    Raises:
+        UserError: There is no study in the folder, or one of another version.
+    """
+    facts = read_json(folder / STUDY)
+    is_known = isinstance(facts, dict) and facts.get('format') == version
+    require(
+        is_known and (folder / RESULTS).is_file(),
+        f"'{folder}' has no study of this version. Fix: run it again.",
+    )
+    known: dict[str, Any] = facts
+    return known
 
 
 def pack(labels: np.ndarray, classes: int) -> str:

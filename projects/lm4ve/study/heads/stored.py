@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lm4ve.errors import require
-from lm4ve.files import read_json, write_csv, write_json
+from lm4ve.files import write_csv
 from lm4ve.study.earlier import read_earlier
 from lm4ve.study.heads.head import ProfiledHead
 from lm4ve.study.heads.settings import StudySettings
@@ -28,11 +27,12 @@ from lm4ve.study.pictures.items import name_of
 from lm4ve.study.report_files import (
     PICTURES,
     RESULTS,
-    STUDY,
     TIMINGS,
     TUNING,
     pack,
+    read_facts,
     unpack,
+    write_facts,
 )
 from lm4ve.study.tokens.features import Features
 
@@ -102,7 +102,7 @@ def write_study(study: StoredStudy, data: ProbeData, folder: Path) -> None:
         command=study.command,
         warnings=study.warnings,
     )
-    write_json(facts, folder / STUDY)
+    write_facts(facts, folder)
 
     pictures = []
     for split in ('val', 'test'):
@@ -111,6 +111,9 @@ def write_study(study: StoredStudy, data: ProbeData, folder: Path) -> None:
             group = features.data.groups[index]
             pictures.append((split, labels[index], group, _as_text(name)))
     write_csv(('split', 'label', 'group', 'name'), pictures, folder / PICTURES)
+    seconds = study.results.seconds.items()
+    write_csv(('variant', 'seconds'), seconds, folder / TIMINGS)
+    _write_tuning(study.results, count, folder)
     _write_results(study.results, count, folder)
 
 
@@ -137,7 +140,7 @@ def with_earlier(study: StoredStudy, folder: Path) -> StoredStudy:
 
 
 def _write_results(results: StudyResults, classes: int, folder: Path) -> None:
-    """Write the trainings that are compared, and those of tuning."""
+    """Write the trainings that are compared."""
     rows: list[tuple[Any, ...]] = []
     for name, predicted in results.predicted.items():
         for seed, row in enumerate(predicted):
@@ -148,9 +151,11 @@ def _write_results(results: StudyResults, classes: int, folder: Path) -> None:
             rows.append((name, seed, value, accuracy, recall, packed))
     columns = ('variant', 'seed', 'value', 'accuracy', 'recall', 'predicted')
     write_csv(columns, rows, folder / RESULTS)
-    write_csv(('variant', 'seconds'), results.seconds.items(), folder / TIMINGS)
 
-    rows = []
+
+def _write_tuning(results: StudyResults, classes: int, folder: Path) -> None:
+    """Write the trainings of tuning."""
+    rows: list[tuple[Any, ...]] = []
     for name, by_value in results.tuned.items():
         for value, labels in by_value.items():
             kept = int(value in results.kept[name])
@@ -179,11 +184,7 @@ def read_study(folder: Path) -> tuple[StoredStudy, ProbeData | None]:
     Raises:
         UserError: There is no study in the folder, or one of another version.
     """
-    facts = read_json(folder / STUDY)
-    require(
-        isinstance(facts, dict) and facts.get('format') == _FORMAT,
-        f"'{folder}' has no study of this version. Fix: run it again.",
-    )
+    facts = read_facts(folder, _FORMAT)
     data, with_files = _read_data(facts, folder)
     count, tokens, channels = facts['shape']
     features = Features(

@@ -20,18 +20,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lm4ve.errors import require
-from lm4ve.files import read_json, write_csv, write_json
+from lm4ve.files import write_csv
 from lm4ve.study.cells import Metric
 from lm4ve.study.earlier import read_earlier
 from lm4ve.study.report_files import (
     PICTURES,
     RESULTS,
-    STUDY,
     TIMINGS,
     TUNING,
     pack,
+    read_facts,
     unpack,
+    write_facts,
 )
 from lm4ve.study.store import Done, Result
 from lm4ve.study.trainings.grid import Grid, Published
@@ -170,15 +170,15 @@ def write_grid_study(study: GridStudy, rule: str, command: str, folder: Path) ->
         command=command,
     )
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(facts, folder / STUDY)
+    write_facts(facts, folder)
     _write_labels(labels, folder / PICTURES)
     predicted = {}
     for done, known in ((tuning, labels['val']), (tests, labels['test'])):
         if known is not None:
             predicted |= {job.key: pack(r.predicted, classes) for job, r in done}
-    _write_results(tests, predicted, folder)
     _write_tuning([*tuning, *draws], study.kept(), predicted, folder)
     _write_timings([*tuning, *draws, *tests], folder)
+    _write_results(tests, predicted, folder)
     return True
 
 
@@ -284,11 +284,7 @@ def read_grid_study(folder: Path) -> StoredGrid:
     Raises:
         UserError: There is no study in the folder, or one of another version.
     """
-    facts = read_json(folder / STUDY)
-    require(
-        isinstance(facts, dict) and facts.get('format') == _FORMAT,
-        f"'{folder}' has no study of this version. Fix: run it again.",
-    )
+    facts = read_facts(folder, _FORMAT)
     question = facts['question']
     unit = unit_of(question['metric'])
     published = facts['published']
