@@ -129,11 +129,11 @@ def test_the_table_compares_variants_seed_by_seed(whole):
     name, mean, difference, *_ = cells
     assert name == 'one'
     assert float(mean.split(' ')[0]) == pytest.approx(np.mean(one), rel=1e-3)
-    # The error is better if it is lower: a gain of the reference, 'two'.
-    gain = one - two
+    # The error is better if it is lower: a gain of the variant over the reference.
+    gain = two - one
     assert float(difference) == pytest.approx(gain.mean(), rel=1e-3)
     (found,) = pd.read_csv(whole / 'toy/comparisons.csv').itertuples()
-    assert (found.variant, found.against, found.seeds) == ('two', 'one', 2)
+    assert (found.variant, found.against, found.seeds) == ('one', 'two', 2)
     interval = stats.ttest_1samp(gain, 0).confidence_interval(0.95)
     assert (found.low, found.high) == pytest.approx(interval)
 
@@ -170,7 +170,7 @@ def test_more_seeds_are_a_second_look_and_the_plan_stays(tmp_path, capsys):
     sentences = (tmp_path / 'out/toy/sentence.txt').read_text().splitlines()
     assert sentences[-1] == f'A second look: the first, of 1 seed, said: {first}'
     planned = pd.read_csv(tmp_path / 'out/toy/comparisons.csv')
-    assert planned.against.tolist() == ['three', 'one']
+    assert planned.variant.tolist() == ['three', 'one']
     assert planned.confidence.tolist() == [0.975, 0.975]
     assert "Planned and without scores: 'one'" in capsys.readouterr().out
 

@@ -114,7 +114,12 @@ MISTAKES = {
         'seeds = 2\nsead = 1',
         "sead is not a known.*'seeds'",
     ),
-    'no reference': ("reference = 'two'", '', 'reference is missing'),
+    'no reference': ("reference = 'two'", '', 'subject or reference has to be named'),
+    'a subject too': (
+        "reference = 'two'",
+        "reference = 'two'\nsubject = 'one'",
+        'subject or reference .* not both',
+    ),
     'no variants': (
         'variants = ',
         'variant = ',
