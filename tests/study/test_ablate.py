@@ -17,6 +17,7 @@ import pytest
 from mmengine.config import Config
 from scipy import stats
 
+from lm4ve.commands import ablate
 from lm4ve.errors import UserError
 from lm4ve.runner.command_line import build_runner, run_tool
 from lm4ve.runner.same_data import VERSIONS, pixel_versions
@@ -27,6 +28,8 @@ from lm4ve.study.report import OWNER
 from lm4ve.study.run_job import run_job
 from lm4ve.study.store import Result, Store, write_result
 from lm4ve.study.trainings.grid_files import load_grid
+from lm4ve.study.trainings.stored import read_grid_study, write_grid_study
+from lm4ve.study.trainings.study import GridStudy
 from lm4ve.study.trainings.training import TimingHook
 from tests.helpers import quick_python
 from tests.helpers.grids.command import TOOL, results, run, when_a_trial_hangs
@@ -173,6 +176,32 @@ def test_more_seeds_are_a_second_look_and_the_plan_stays(tmp_path, capsys):
     assert planned.variant.tolist() == ['three', 'one']
     assert planned.confidence.tolist() == [0.975, 0.975]
     assert "Planned and without scores: 'one'" in capsys.readouterr().out
+
+
+def test_a_study_killed_before_its_first_result_has_planned(tmp_path, monkeypatch):
+    path = write_grid(tmp_path)
+
+    def kill(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pool, 'run', kill)
+        with pytest.raises(KeyboardInterrupt):
+            ablate.main([str(path), '--work-dir', str(tmp_path / 'out')])
+    study = GridStudy(
+        load_grid(write_grid(tmp_path, GRID.replace("'one'", "'three'"))),
+        Store(tmp_path / 'out/jobs'),
+    )
+    for job in study.tests():
+        study.store.prepare(job)
+        metrics = {'toy/error': 0.1 + job.seed}
+        facts = dict(trainable=1, frozen=0, step_seconds=0.1)
+        result = Result(metrics, 20, 20, 1.0, facts=facts)
+        write_result(result, study.store.folder_of(job))
+    folder = tmp_path / 'out/toy'
+    assert write_grid_study(study, 'rule', 'command', folder)
+    pairs = read_grid_study(folder).pairs
+    assert pairs == [('three', 'two'), ('one', 'two')]
 
 
 @pytest.mark.slow
