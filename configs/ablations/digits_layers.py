@@ -4,6 +4,7 @@ _base_ = './digits_controls.py'
 name = 'digits_layers'
 title = "Digits: each of all-MiniLM-L6-v2's layers, frozen"
 base = '../lm4ve/vit-demo_minilm_digits.py'
+subject = ''  # not that of the controls
 reference = 'layer 5'
 
 # No variant of the controls chose .01.

@@ -115,7 +115,7 @@ def store_grid(folder: Path, scores: dict[str, list[float]]) -> None:
     """
     metric = 'accuracy/top1'
     variants = list(scores)
-    reference = 'frozen pre-trained'
+    subject = 'frozen pre-trained'
     rows = []
     timings = []
     labels = np.arange(540) % 10
@@ -133,14 +133,14 @@ def store_grid(folder: Path, scores: dict[str, list[float]]) -> None:
     folder.mkdir(parents=True)
     facts = dict(
         format=2,
-        question=dict(grid=folder.name, metric=metric, reference=reference),
+        question=dict(grid=folder.name, metric=metric, subject=subject, reference=''),
         seeds=4,
         looks=[],
         title='Digits',
         greater_is_better=True,
         margin=1.0,
         variants=variants,
-        pairs=[(reference, name) for name in variants if name != reference],
+        pairs=[(subject, name) for name in variants if name != subject],
         grid_seeds=[0, 1, 2, 3],
         ladder=['0.0003', '0.001', '0.003'],
         published=None,

@@ -114,7 +114,12 @@ MISTAKES = {
         'seeds = 2\nsead = 1',
         "sead is not a known.*'seeds'",
     ),
-    'no reference': ("reference = 'two'", '', 'reference is missing'),
+    'no reference': ("reference = 'two'", '', 'subject or reference has to be named'),
+    'a subject too': (
+        "reference = 'two'",
+        "reference = 'two'\nsubject = 'one'",
+        'subject or reference .* not both',
+    ),
     'no variants': (
         'variants = ',
         'variant = ',
@@ -207,29 +212,36 @@ SETS = {
 }
 
 
-@pytest.mark.parametrize('name', SETS)
-def test_fit_and_val_are_the_training_split(name, tmp_path, monkeypatch):
-    monkeypatch.setenv('LM4VE_CACHE', str(tmp_path))
-    fields, content, sizes = SETS[name]
+def read_samples(name: str, split: str, split_seed: int | None = None) -> list:
+    """Return label and content of each sample of a data set in :data:`SETS`."""
+    fields, content, _ = SETS[name]
+    dataset = attrgetter(name)(tasks)(split=split, split_seed=split_seed, **fields)
+    found = []
+    for i in range(len(dataset)):
+        sample = dataset[i]
+        found.append((sample['gt_label'], sample[content].tobytes()))
+    return found
 
-    def samples(split):
-        dataset = attrgetter(name)(tasks)(split=split, **fields)
-        found = []
-        for i in range(len(dataset)):
-            sample = dataset[i]
-            found.append((sample['gt_label'], sample[content].tobytes()))
-        return found
+
+@pytest.mark.parametrize('split_seed', [None, 3])
+@pytest.mark.parametrize('name', SETS)
+def test_fit_and_val_are_the_training_split(name, split_seed, tmp_path, monkeypatch):
+    monkeypatch.setenv('LM4VE_CACHE', str(tmp_path))
 
     def count_labels(part):
         return np.bincount([label for label, _ in part])
 
-    train = samples('train')
-    fit = samples('fit')
-    val = samples('val')
+    train = read_samples(name, 'train')
+    fit = read_samples(name, 'fit', split_seed)
+    val = read_samples(name, 'val', split_seed)
     assert sorted(fit + val) == sorted(train)
-    assert (len(fit), len(val)) == sizes
     assert np.abs(count_labels(val) - 0.2 * count_labels(train)).max() < 1
-    assert val == samples('val')
+    assert val == read_samples(name, 'val', split_seed)
+    if split_seed is None:
+        assert (len(fit), len(val)) == SETS[name][-1]
+    else:
+        assert sorted(val) != sorted(read_samples(name, 'val', split_seed + 1))
+        assert sorted(val) != sorted(read_samples(name, 'val'))
 
 
 def test_traffic_parts_share_no_simulation(tmp_path, monkeypatch):

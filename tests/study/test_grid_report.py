@@ -8,6 +8,8 @@ import pandas as pd
 import pytest
 
 from lm4ve.study.cells import Metric
+from lm4ve.study.report import describe_table
+from lm4ve.study.table import result_rows
 from lm4ve.study.trainings.contents import report_of
 from lm4ve.study.trainings.scores import unit_of
 from lm4ve.study.trainings.stored import StoredGrid
@@ -20,7 +22,7 @@ def quick_correction(monkeypatch):
 
 
 def make_study(metric='accuracy/top1', greater_is_better=True, **scores) -> StoredGrid:
-    """A grid whose trainings gave these scores, of seeds 0, 1, ...; 'a' is the reference."""
+    """A grid whose trainings gave these scores, of seeds 0, 1, ...; 'a' is the subject."""
     rows = []
     for name, own in scores.items():
         for seed, score in enumerate(own):
@@ -68,7 +70,7 @@ def test_gains_that_agree_in_each_digit_have_the_spread_of_rounding():
 
 
 @pytest.mark.parametrize('metric, factor', [('motion/minFDE@6', 1), ('acc/top1', 100)])
-def test_a_gain_is_positive_where_the_reference_is_better(metric, factor):
+def test_a_gain_is_positive_where_the_subject_is_better(metric, factor):
     better, lesser = [1.0, 1.1, 1.2], [1.3, 1.5, 1.4]
     is_error = metric.startswith('motion')
     if not is_error:
@@ -92,3 +94,30 @@ def test_sentence_and_table_have_the_order_of_the_grid():
     report = report_of(make_study(none=a - 9, a=a, b=a - 5))
     assert report.names == ['none', 'a', 'b']
     assert report.sentence.startswith("Digits: 'a' is better than 'none' by 9 points")
+
+
+def test_variants_beside_a_reference_are_told_as_their_own_gains():
+    a = np.array([90.0, 91.0, 92.0])
+    study = make_study(a=a, b=a + [4.9, 5.0, 5.1], c=a + [-8.0, 0.0, 9.0])
+    study = replace(study, pairs=[('b', 'a'), ('c', 'a')])
+    report = report_of(study)
+    assert report.sentence.startswith(
+        "Yes, Digits: 'b' is better than 'a' by 5 points ("
+    )
+    assert report.sentence.endswith("; 'c' cannot be told from 'a'.")
+    assert "gains of the variant over 'a'" in describe_table(report)
+    words = dict(metric=report.metric, margin=report.margin, cells={})
+    scores = report.scores
+    rows = result_rows(report.names, 'a', scores, report.comparisons, **words)
+    told = {row['variant']: (row['difference'], row["beside 'a'"]) for row in rows}
+    assert told['a'] == ('', '(this one)')
+    assert told['b'] == ('+5.0', 'better')
+    assert told['c'][0] == '+0.3'
+
+
+def test_no_variant_is_better_than_a_reference():
+    a = np.array([90.0, 91.0, 92.0])
+    study = replace(make_study(a=a, b=a - [4.9, 5.0, 5.1]), pairs=[('b', 'a')])
+    assert report_of(study).sentence.startswith(
+        "No, Digits: 'b' is worse than 'a' by 5 p"
+    )

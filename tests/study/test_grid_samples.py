@@ -140,7 +140,7 @@ def test_values_with_other_wrong_samples_are_kept(study):
 
 
 def test_comparisons_count_seeds_and_samples(study, tmp_path):
-    wrong = {('one', 0): 20, ('one', 1): 22, ('two', 0): 9, ('two', 1): 8}
+    wrong = {('one', 0): 9, ('one', 1): 8, ('two', 0): 20, ('two', 1): 22}
     finish_all(study, lambda job: give(wrong[job.variant, job.seed]))
     assert write_grid_study(study, 'rule', 'command', tmp_path / 'out')
     stored = read_grid_study(tmp_path / 'out')

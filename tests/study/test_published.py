@@ -146,7 +146,7 @@ def write_tiny_grid(grid: Grid, shrinker: Shrinker, folder: Path) -> Path:
         margin=grid.margin,
         greater_is_better=grid.greater_is_better,
         seeds=[0],
-        reference=grid.reference,
+        reference=grid.subject or grid.reference,
         variants=variants,
         published=dict(source='a page', scores=grid.published.scores),
     )

@@ -36,7 +36,7 @@ from lm4ve.study.heads.head import (
     count_operations,
 )
 from lm4ve.study.heads.profiling import TokenShape, profile_head
-from lm4ve.study.heads.study import profile_heads
+from lm4ve.study.heads.study import Study, profile_heads
 from lm4ve.study.heads.training import Trainer, head_job
 from lm4ve.study.pictures.data import ProbeData
 from lm4ve.study.pool import Pool
@@ -148,6 +148,25 @@ def test_labels_of_noise_show_no_difference(tmp_path, checkpoint, monkeypatch):
     sentence, _ = study(features, checkpoint, *words, monkeypatch=monkeypatch)
     assert 'does not differ by more than 5 points from the linear probe' in sentence
     assert sentence.startswith('No: ')
+
+
+def test_a_study_killed_before_its_first_result_has_planned(
+    tmp_path, checkpoint, monkeypatch
+):
+    features = make_features(tmp_path)
+
+    def kill(self):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Study, 'train', kill)
+        with pytest.raises(KeyboardInterrupt):
+            study(features, checkpoint, monkeypatch=monkeypatch)
+    words = '--variants', 'linear', 'frozen', '--steps', 10, '--rates', '1e-2'
+    study(features, checkpoint, *words, monkeypatch=monkeypatch)
+    planned = pd.read_csv(tmp_path / 'out/comparisons.csv')
+    assert planned['against'].tolist() == ['linear', 'random']
+    assert planned['reason'][1] == 'no scores'
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from matplotlib.patches import Patch
 
 from lm4ve.study.cells import Metric
 from lm4ve.study.compare import Comparison, Score
+from lm4ve.study.table import row_of, words_of_gain
 
 #: Verdict -> matplotlib's color of a difference; of others it is gray.
 _VERDICT_COLORS = {'better': 'C2', 'worse': 'C3', 'equal': 'C4'}
@@ -32,16 +33,16 @@ def draw_study(
     margin: float,
     title: str,
 ) -> Figure:
-    """Draw scores with a point for each seed, and the differences of the reference.
+    """Draw scores with a point for each seed, and the differences from the reference.
 
     Scores are on the left, differences on the right, a row for each variant. Shares end
     at 0 and 100 %. Every seed is drawn, since every seed counts.
 
     Args:
         names (Sequence[str]): The variants, from above.
-        reference (str): The variant that is compared with the others.
+        reference (str): The variant that is in each comparison.
         scores (Mapping[str, Score]): Variant -> its score, of those that have one.
-        comparisons (Sequence[Comparison]): Those of the reference.
+        comparisons (Sequence[Comparison]): Those with the reference.
         metric (Metric): What the scores are.
         margin (float): The smallest difference that matters, in its unit.
         title (str): The title of the figure.
@@ -58,9 +59,11 @@ def draw_study(
             color = 'C1' if name == reference else 'C0'
             _draw_scores(left, place, scores[name], color, bounds)
     for comparison in comparisons:
-        if comparison.against in places:
-            _draw_difference(right, places[comparison.against], comparison, bounds)
-    _label_axes(left, right, list(places), reference, metric)
+        name = row_of(comparison, reference)
+        if name in places:
+            _draw_difference(right, places[name], comparison, bounds)
+    gain = words_of_gain(reference, comparisons)
+    _label_axes(left, right, list(places), gain, metric)
     if metric.unit == '%':
         _end_at_100(left)
     # Below the axes, where it covers nothing.
@@ -76,7 +79,7 @@ def draw_study(
 
 
 def _label_axes(
-    left: Axes, right: Axes, names: Sequence[str], reference: str, metric: Metric
+    left: Axes, right: Axes, names: Sequence[str], gain: str, metric: Metric
 ) -> None:
     """Label the axes: a variant's name at each row, and what is measured."""
     left.set_yticks(
@@ -93,7 +96,7 @@ def _label_axes(
     unit = metric.unit_of_differences
     of_unit = f' [{unit}]' if unit else ''
     right.set_xlabel(
-        f"gain of '{reference}' over the variant{of_unit}\nmean, interval that is judged",
+        f'gain of {gain}{of_unit}\nmean, interval that is judged',
         fontsize=9,
         parse_math=False,
     )

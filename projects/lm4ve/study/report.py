@@ -22,7 +22,13 @@ from lm4ve.study.cells import Metric
 from lm4ve.study.compare import Comparison, Score
 from lm4ve.study.plot import draw_study
 from lm4ve.study.report_files import FILES, PAGE, SENTENCE
-from lm4ve.study.table import Row, as_markdown, narrow_rows, result_rows
+from lm4ve.study.table import (
+    Row,
+    as_markdown,
+    narrow_rows,
+    result_rows,
+    words_of_gain,
+)
 
 #: Which study a folder's report is of.
 OWNER = '.study.json'
@@ -60,11 +66,11 @@ class Report:
         title (str): What was studied.
         metric (Metric): What the scores are.
         margin (float): The smallest difference that matters, in the metric's unit.
-        reference (str): The variant that all comparisons are of.
+        reference (str): The variant that is in each comparison.
         names (Sequence[str]): All variants, in the order of tables.
         scores (Mapping[str, Score]): That of each variant that has one.
         comparisons (list[Comparison]): The planned ones; a positive difference says
-            that the reference is better.
+            that the first of the two is better.
         sentence, details (str): The answer, and all comparisons in words.
         notes (list[str]): What a reader has to know.
         costs (list[Row]): What each variant is and takes.
@@ -164,9 +170,10 @@ def describe_table(report: Report) -> str:
         words += f'{report.cells_words} '
     unit = metric.unit_of_differences
     of_unit = f' in {unit}' if unit else ''
+    gain = words_of_gain(report.reference, report.comparisons)
     return (
-        f"{words}Differences{of_unit} are gains of '{report.reference}' over the variant, "
-        'with the interval that is judged and drawn.'
+        f'{words}Differences{of_unit} are gains of {gain}, with the interval that is judged '
+        'and drawn.'
     )
 
 

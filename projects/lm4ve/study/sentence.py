@@ -124,6 +124,39 @@ def conclude(
     return f'{place} {variants[comparisons[0].variant].words} {result}.'
 
 
+def judge_all(
+    comparisons: Sequence[Comparison],
+    variants: Mapping[str, Variant],
+    metric: Metric,
+    margin: float,
+    place: str,
+) -> str:
+    """Return whether any variant is better than one reference, in a sentence.
+
+    It begins with Yes if one is, with No if each is within the margin or worse, else with
+    Open. As in "Yes, Digits: 'branch' is better than 'none' by 2 points (1.0 to 3.0);
+    'random' needs more seeds to be told from 'none'."
+
+    Args:
+        comparisons (Sequence[Comparison]): The comparisons of the variants with the
+            reference, at least one, in the order of the table.
+        variants, metric, margin: As in :func:`conclude`.
+        place (str): What was studied.
+    """
+    verdicts = {comparison.verdict for comparison in comparisons}
+    word = 'No'
+    if 'better' in verdicts:
+        word = 'Yes'
+    elif 'open' in verdicts:
+        word = 'Open'
+    clauses = []
+    for comparison in comparisons:
+        relation = _relation(comparison, metric.margin(margin))
+        other = _describe(comparison, variants[comparison.against], metric)
+        clauses.append(f'{variants[comparison.variant].words} {relation} {other}')
+    return f'{word}, {place}: {"; ".join(clauses)}.'
+
+
 def join(names: Sequence[str]) -> str:
     """Join names as 'a, b and c'."""
     if len(names) == 1:

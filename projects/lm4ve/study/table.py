@@ -18,11 +18,11 @@ def result_rows(
     margin: float,
     cells: Mapping[str, Mapping[str, str]],
 ) -> list[Row]:
-    """Return a row for each variant: its score, and the reference's difference from it.
+    """Return a row for each variant: its score, and its comparison with the reference.
 
     Args:
         names (Sequence[str]): The variants, in the order of the rows.
-        reference (str): The variant that is compared with the others.
+        reference (str): The variant that is in each comparison.
         scores (Mapping[str, Score]): Variant -> its score.
         comparisons (Sequence[Comparison]): Its comparisons. A variant that it was not
             compared with has empty cells.
@@ -30,7 +30,8 @@ def result_rows(
         margin (float): The smallest difference that matters, in its unit.
         cells (Mapping): More columns: name -> variant -> cell.
     """
-    comparison_with = {comparison.against: comparison for comparison in comparisons}
+    comparison_with = {row_of(one, reference): one for one in comparisons}
+    verdict = _verdict_title(reference, comparisons)
     rows = []
     for name in names:
         row = {'variant': name, metric.name: 'not run'}
@@ -42,14 +43,42 @@ def result_rows(
             'difference': '',
             'interval': '',
             "Holm's p": '',
-            f"'{reference}' is": '',
+            verdict: '',
         }
         if name == reference:
-            row[f"'{reference}' is"] = '(this one)'
+            row[verdict] = '(this one)'
         if name in comparison_with:
-            row |= _comparison_cells(comparison_with[name], metric, margin)
+            comparison = comparison_with[name]
+            row |= _comparison_cells(comparison, metric)
+            row[verdict] = brief_verdict(comparison, metric, margin)
         rows.append(row)
     return rows
+
+
+def row_of(comparison: Comparison, reference: str) -> str:
+    """Return the variant that is compared with the reference."""
+    if comparison.variant == reference:
+        return comparison.against
+    return comparison.variant
+
+
+def words_of_gain(reference: str, comparisons: Sequence[Comparison]) -> str:
+    """Return whose gain a positive difference is, as in "'frozen' over the variant"."""
+    if _is_of_reference(reference, comparisons):
+        return f"'{reference}' over the variant"
+    return f"the variant over '{reference}'"
+
+
+def _verdict_title(reference: str, comparisons: Sequence[Comparison]) -> str:
+    """Return the title of the column of verdicts."""
+    if _is_of_reference(reference, comparisons):
+        return f"'{reference}' is"
+    return f"beside '{reference}'"
+
+
+def _is_of_reference(reference: str, comparisons: Sequence[Comparison]) -> bool:
+    """Return whether verdicts are on the reference, and not on the variants beside it."""
+    return all(one.variant == reference for one in comparisons)
 
 
 def narrow_rows(rows: Sequence[Row], cells: Iterable[str]) -> list[Row]:
@@ -66,13 +95,12 @@ def narrow_rows(rows: Sequence[Row], cells: Iterable[str]) -> list[Row]:
     return narrow
 
 
-def _comparison_cells(comparison: Comparison, metric: Metric, margin: float) -> Row:
-    """Return the cells of a row that compare the reference with the row's variant."""
+def _comparison_cells(comparison: Comparison, metric: Metric) -> Row:
+    """Return the cells with the numbers of a comparison."""
     return {
         'difference': metric.difference(comparison.difference),
         'interval': metric.interval(comparison.low, comparison.high),
         "Holm's p": format_p_value(comparison.corrected_p),
-        f"'{comparison.variant}' is": brief_verdict(comparison, metric, margin),
     }
 
 

@@ -11,7 +11,7 @@ from lm4ve.study.cells import format_number
 from lm4ve.study.compare import Comparison, Score, compare, estimate_score
 from lm4ve.study.earlier import describe_looks
 from lm4ve.study.report import Report, notes_on_plan
-from lm4ve.study.sentence import conclude
+from lm4ve.study.sentence import conclude, judge_all
 from lm4ve.study.table import Row
 from lm4ve.study.trainings.grid import Published
 from lm4ve.study.trainings.scores import is_of_labels
@@ -141,9 +141,10 @@ def _say(study: StoredGrid, comparisons: list[Comparison]) -> str:
         return f"'{study.reference}' is compared with nothing."
     names = {name for pair in study.pairs for name in pair}
     named = {name: _Named('', f"'{name}'") for name in names}
-    return conclude(
-        comparisons, named, study.metric, study.margin, place=f'{study.title}:'
-    )
+    if comparisons[0].variant == study.reference:
+        place = f'{study.title}:'
+        return conclude(comparisons, named, study.metric, study.margin, place)
+    return judge_all(comparisons, named, study.metric, study.margin, study.title)
 
 
 def _notes_on(

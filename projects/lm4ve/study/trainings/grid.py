@@ -74,10 +74,11 @@ class Grid:
     name: str
     metric: str
     seeds: tuple[int, ...]
-    reference: str
     variants: tuple[Variant, ...]
     title: str
     margin: float
+    subject: str = ''
+    reference: str = ''
     greater_is_better: bool = True
     common: dict[str, Any] = field(default_factory=dict)
     tune: Tune | None = None
@@ -86,9 +87,15 @@ class Grid:
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
-        """The planned comparisons: the reference with each other variant."""
+        """The planned comparisons, as (variant, against).
+
+        The subject is compared with each other variant, or each other variant with the
+        reference.
+        """
         names = [variant.name for variant in self.variants]
-        return [(self.reference, name) for name in names if name != self.reference]
+        if self.subject:
+            return [(self.subject, name) for name in names if name != self.subject]
+        return [(name, self.reference) for name in names if name != self.reference]
 
     @property
     def stages(self) -> list[str]:

@@ -153,7 +153,16 @@ def _build(fields: dict[str, Any], folder: Path) -> Grid:
             'of the shared tuning would draw twice what it chooses by. Fix: others.',
         )
     names = [variant.name for variant in variants]
-    check('reference', grid.reference, choices=names)
+    require(
+        bool(grid.subject) != bool(grid.reference),
+        'subject or reference has to be named, and not both. Fix: subject is what the grid '
+        'is about, of which the gain over each other variant is told; reference is what the '
+        'gains of the others are over.',
+    )
+    if grid.subject:
+        check('subject', grid.subject, choices=names)
+    else:
+        check('reference', grid.reference, choices=names)
     check('greater_is_better', grid.greater_is_better, kind=bool)
     if grid.published is not None:
         _check_published(grid.published, names)

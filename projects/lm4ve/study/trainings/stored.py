@@ -59,7 +59,7 @@ class StoredGrid:
         metric (Metric): What scores are.
         unit (Unit): Its unit.
         margin (float): The smallest difference that matters.
-        reference (str): The variant that the others are compared with.
+        reference (str): The variant that is in each comparison.
         variants (list[str]): All of the grid.
         pairs (list[tuple[str, str]]): The planned comparisons.
         seeds (list[int]): Those of the grid.
@@ -121,7 +121,12 @@ class StoredGrid:
 
 def question_of(grid: Grid) -> dict[str, str]:
     """Return what a grid asks, whatever variants and seeds it has."""
-    return dict(grid=grid.name, metric=grid.metric, reference=grid.reference)
+    return dict(
+        grid=grid.name,
+        metric=grid.metric,
+        subject=grid.subject,
+        reference=grid.reference,
+    )
 
 
 def write_grid_study(study: GridStudy, rule: str, command: str, folder: Path) -> bool:
@@ -294,7 +299,7 @@ def read_grid_study(folder: Path) -> StoredGrid:
         metric=Metric(question['metric'], unit.name, facts['greater_is_better']),
         unit=unit,
         margin=facts['margin'],
-        reference=question['reference'],
+        reference=question['subject'] or question['reference'],
         variants=facts['variants'],
         pairs=[(variant, against) for variant, against in facts['pairs']],
         seeds=facts['grid_seeds'],
