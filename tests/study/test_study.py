@@ -162,7 +162,7 @@ def test_a_study_killed_before_its_first_result_has_planned(
         patch.setattr(Study, 'train', kill)
         with pytest.raises(KeyboardInterrupt):
             study(features, checkpoint, monkeypatch=monkeypatch)
-    words = '--variants', 'linear', 'frozen', '--steps', 10, '--rates', '1e-2'
+    words = '--variants', 'linear', 'frozen', '--steps', 10
     study(features, checkpoint, *words, monkeypatch=monkeypatch)
     planned = pd.read_csv(tmp_path / 'out/comparisons.csv')
     assert planned['against'].tolist() == ['linear', 'random']

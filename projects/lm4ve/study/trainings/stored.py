@@ -177,10 +177,11 @@ def write_grid_study(study: GridStudy, rule: str, command: str, folder: Path) ->
     folder.mkdir(parents=True, exist_ok=True)
     write_facts(facts, folder)
     _write_labels(labels, folder / PICTURES)
-    predicted = {}
-    for done, known in ((tuning, labels['val']), (tests, labels['test'])):
-        if known is not None:
-            predicted |= {job.key: pack(r.predicted, classes) for job, r in done}
+    predicted: dict[str, str] = {}
+    if labels['val'] is not None:
+        predicted |= _pack_all(tuning, classes)
+    if labels['test'] is not None:
+        predicted |= _pack_all(tests, classes)
     _write_tuning([*tuning, *draws], study.kept(), predicted, folder)
     _write_timings([*tuning, *draws, *tests], folder)
     _write_results(tests, predicted, folder)
@@ -192,6 +193,15 @@ def _labels_of(grid: Grid, done: Done) -> np.ndarray | None:
     if not is_of_labels(grid.metric):
         return None
     return common_labels(result for _, result in done)
+
+
+def _pack_all(done: Done, classes: int) -> dict[str, str]:
+    """Return key -> the labels that a training gave, packed."""
+    packed = {}
+    for job, result in done:
+        if result.predicted is not None:
+            packed[job.key] = pack(result.predicted, classes)
+    return packed
 
 
 def _count_classes(done: Done) -> int:
