@@ -234,9 +234,10 @@ def read_result(folder: Path) -> Result | None:
     for name in _OF_SAMPLES:
         if stored.get(name) is None:
             continue
-        of_samples[name] = _unpack(stored[name])
-        if of_samples[name] is None or len(of_samples[name]) != stored['scored']:
+        labels = _unpack(stored[name])
+        if labels is None or len(labels) != stored['scored']:
             return None
+        of_samples[name] = labels
     return Result(
         metrics=metrics,
         scored=stored['scored'],
