@@ -107,9 +107,8 @@ READERS = {
 #: Readers of what no stranger writes -> why.
 OWN_FILES = {
     'study/slurm.py:SlurmPool._task_of': 'compares the number of a task',
-    'study/earlier.py:read_earlier': 'a report, from which nothing is built',
-    'study/heads/stored.py:read_study': 'a report, from which nothing is built',
-    'study/trainings/stored.py:read_grid_study': 'a report, from which nothing is built',
+    'study/earlier.py:_read_facts': 'a report, from which nothing is built',
+    'study/report_files.py:read_facts': 'a report, from which nothing is built',
     'study/tokens/features.py:load_features': 'labels and splits, as plain arrays',
     'data/shard_writing.py:_write_shard': 'a part of the index it goes on to write',
     'release/formats.py:_check_metadata': 'parses, and drops what it parsed',
