@@ -227,7 +227,8 @@ def safetensors_metadata(folder: Path) -> Sample:
 
 
 def stores_of_try(folder: Path) -> Sample:
-    from lm4ve.study.heads import precision, report
+    from lm4ve.study import report
+    from lm4ve.study.heads import precision
     from lm4ve.study.tokens import token_file
 
     content = dict(dtype='float32', shape=[1, 2, 3], hashes=[])
