@@ -144,6 +144,19 @@ def _read_named(words: Sequence[str], flag: str) -> dict[str, str]:
     return named
 
 
+def _default_workers(gpus: str) -> int:
+    """Return a process a GPU that is named, else one for the GPU, else one a core.
+
+    Args:
+        gpus (str): The flag ``--gpus``.
+    """
+    if gpus:
+        return len(gpus.split(','))
+    if find_device(None).type != 'cpu':
+        return 1
+    return count_cores()
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Compute features once, run the study on them, and write its report."""
     args = parse_args(argv)
@@ -152,8 +165,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     settings = settings_of(args)
     if args.workers is None:
-        has_gpu = find_device(None).type != 'cpu'
-        args.workers = 1 if has_gpu else count_cores()
+        args.workers = _default_workers(args.gpus)
     logger = MMLogger.get_instance('lm4ve-try', log_level='WARNING')
     out = args.work_dir
     if out is None:

@@ -236,7 +236,8 @@ def _read_data(
         items=(),
         groups=groups,
     )
-    files = [Path(name) for name in pictures['name']]
+    # write_csv puts an apostrophe before what a spreadsheet would take for a formula.
+    files = [Path(name.removeprefix("'")) for name in pictures['name']]
     if not files or not all(path.is_file() for path in files):
         return data, None
     nowhere = [Path()] * len(train)
