@@ -174,7 +174,8 @@ def test_training_of_a_grid_ends_before_its_first_step_or_keeps_both_numbers(dat
 
 def run_training(folder, options):
     """Run the config of a folder as a job; return its result."""
-    job = training_job('one', 'test', 0, None, folder / 'config.py', options)
+    path = folder / 'config.py'
+    job = training_job('one', 'test', 0, None, path, options, 'accuracy/top1')
     store = Store(folder / 'jobs')
     store.prepare(job)
     run_job(store.folder_of(job))
