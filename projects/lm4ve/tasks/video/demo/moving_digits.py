@@ -244,12 +244,14 @@ class MovingDigitsDataset(CheckedVideoDataset):
         split_seed: int | None = None,
         **kwargs,
     ) -> None:
-        is_cut = split_seed is not None
-        check('dataset.split', split, choices=('fit', *CLIPS) if is_cut else CLIPS)
+        splits = tuple(CLIPS)
+        if split_seed is not None:
+            splits = ('fit', *CLIPS)
+        check('dataset.split', split, choices=splits)
         self.split = split
-        self.split_seed = split_seed
-        self.is_part = is_cut and split in ('fit', 'val')
-        listed_as = 'train' if self.is_part else split
+        # Of a part of the training clips; else None.
+        self.part_seed = split_seed if split in ('fit', 'val') else None
+        listed_as = split if self.part_seed is None else 'train'
         # Only one process writes the videos, unless they are there; the others wait for it.
         if is_main_process():
             write_moving_digits(data_root, clips)
@@ -263,8 +265,8 @@ class MovingDigitsDataset(CheckedVideoDataset):
     def load_data_list(self) -> list[dict]:
         """Return path and label of each video of the split."""
         data_list = super().load_data_list()
-        if not self.is_part:
+        if self.part_seed is None:
             return data_list
-        is_val = draw_val_clips(len(data_list), self.split_seed)
+        is_val = draw_val_clips(len(data_list), self.part_seed)
         wanted = np.flatnonzero(is_val == (self.split == 'val'))
         return [data_list[place] for place in wanted]
