@@ -16,7 +16,7 @@ from mmengine.registry import DATASETS
 
 from lm4ve.data.folder_listing import OTHER_ENDING, OUTSIDE, list_files
 from lm4ve.data.suffixes import has_image_suffix
-from lm4ve.errors import UserError, check, listing
+from lm4ve.errors import UserError, check, listing, require
 from lm4ve.runner.config import read_config
 from lm4ve.study.pictures.items import DatasetItem, Item, file_of
 from lm4ve.tasks.base.analysis import tested_loader
@@ -67,8 +67,11 @@ def list_rows(
     if path.startswith('config:') or path.endswith('.py'):
         rows = _rows_of_config(read_config(path.removeprefix('config:')), group_by)
     elif Path(path).is_dir():
-        if group_by is not None:
-            check('--group-by', group_by, choices=(PARENT,))
+        require(
+            group_by in (None, PARENT),
+            f"--group-by {group_by} names a column, and '{path}' is a folder. "
+            f'Fix: --group-by {PARENT}.',
+        )
         rows, left_out = _rows_of_folder(Path(path))
     else:
         rows = _rows_of_csv(Path(path), group_by)
