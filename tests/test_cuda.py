@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from lm4ve.probing.data import read_data
-from lm4ve.probing.encoders import load_encoder
 from lm4ve.runner.command_line import build_runner
+from lm4ve.study.pictures.data import read_data
+from lm4ve.study.tokens.encoders import load_encoder
 from tests.helpers import models
-from tests.helpers.probing import compute_features, run_try, write_folder
+from tests.helpers.pictures import compute_features, run_try, write_folder
 from tests.helpers.processes import environment
 from tests.helpers.shrink import shrinker_of
 from tests.helpers.tasks import ROOT
@@ -115,7 +115,7 @@ def test_features_are_those_of_the_cpu(name, tmp_path, monkeypatch):
     for parameter in encoder.module.parameters():
         assert parameter.device.type == 'cpu'
     monkeypatch.setattr(
-        'lm4ve.probing.features.find_device', lambda _: torch.device('cpu')
+        'lm4ve.study.tokens.features.find_device', lambda _: torch.device('cpu')
     )
     expected = compute_features(encoder, data, tmp_path / 'cpu').tokens
     expected = expected.astype(np.float64)

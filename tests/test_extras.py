@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from lm4ve.tasks import TASKS, all_tasks, get_task
-from tests.helpers.ablation.toy import write_grid
 from tests.helpers.code_blocks import blocks_of
 from tests.helpers.extras import needed_by, run_alone
 from tests.helpers.families import write_huggingface
+from tests.helpers.grids.toy import write_grid
 from tests.helpers.image.images import fill
 from tests.helpers.tasks import FOLDERS, ROOT
 
@@ -37,7 +37,8 @@ IMPORT_ALL = """
 import importlib, pkgutil
 import lm4ve.openmmlab
 package = importlib.import_module({package!r})
-for module in pkgutil.walk_packages(package.__path__, package.__name__ + '.'):
+path = getattr(package, '__path__', ())
+for module in pkgutil.walk_packages(path, package.__name__ + '.'):
     importlib.import_module(module.name)
 """
 
@@ -121,8 +122,9 @@ def test_the_core_alone_runs_the_readme_and_names_the_extra_of_a_task(tmp_path):
     [
         ('analysis', 'analysis'),
         ('analysis.iou', 'iou'),
-        ('ablation', 'slurm'),
-        ('probing', 'try'),
+        ('study.trainings', 'ablation'),
+        ('study.heads', 'try'),
+        ('study.slurm', 'slurm'),
     ],
     ids=str,
 )
@@ -217,10 +219,10 @@ def test_a_study_needs_its_extra_only(tmp_path):
     block = write_huggingface(tmp_path / 'llm', 'llama')
     command = (
         f'timm/resnet10t photos --encoder-checkpoint none --block {block} --workers 0 '
-        '--steps 10 --seeds 2 --size 32 --variants frozen lora'
+        '--steps 10 --seeds 2 --size 32 --variants frozen random'
     )
     # `try` is a keyword of Python.
     code = 'import importlib\nmodule = importlib.import_module("lm4ve.commands.try")\n'
     code += f'module.main({command.split()})\n'
     run_alone(('try',), '-c', code, folder=tmp_path)
-    assert '>lora</td>' in next(tmp_path.rglob('report.html')).read_text()
+    assert '>random</td>' in next(tmp_path.rglob('report.html')).read_text()

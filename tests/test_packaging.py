@@ -38,7 +38,7 @@ for task in FOLDERS:
 PACKAGE_DATA = (
     'analysis/page.html',
     'analysis/activations.html',
-    'probing/report.html',
+    'study/report.html',
     'data/digits.npz',
     'zoo/weights/scores.json',
 )

@@ -12,7 +12,6 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -68,23 +67,21 @@ READERS = {
     'safetensors metadata': ['llm/torch_files.py:read_safetensors'],
     'stores of lm4ve try': [
         'files.py:read_json',
-        'probing/plan.py:_read_plan',
-        'probing/precision.py:choose_dtype',
-        'probing/report.py:claim_folder',
-        'probing/token_file.py:open_token_file',
+        'study/heads/precision.py:choose_dtype',
+        'study/report.py:claim_folder',
+        'study/tokens/token_file.py:open_token_file',
     ],
-    'results of lm4ve try': ['probing/results.py:read_result'],
     'recipe': ['data/generated.py:write_once'],
     'shard index': [
         'data/shards.py:read_samples',
         'data/shards.py:read_left_out',
         'data/shard_writing.py:verify_shards',
     ],
-    'trial': [
-        'ablation/store.py:Store.result',
-        'ablation/store.py:Store._delete_all_but_training',
-        'ablation/trial.py:run_trial',
-        'ablation/trial.py:trial_config',
+    'job': [
+        'study/store.py:read_result',
+        'study/store.py:read_spec',
+        'study/store.py:_delete_all_but_training',
+        'study/trainings/training.py:training_config',
     ],
     'config in JSON': ['runner/config/reading.py:read_config'],
     'dataset.json of MSD': ['tasks/medical/datasets/decathlon.py:_read_classes'],
@@ -96,7 +93,7 @@ READERS = {
     ],
     'tokenizer': ['text/preprocessor.py:load_tokenizer'],
     'encoder of transformers': [
-        'probing/encoders/transformers_models.py:load_transformers'
+        'study/tokens/encoders/transformers_models.py:load_transformers'
     ],
     'vqa-questions': [
         'text/annotation_files.py:read_json',
@@ -109,7 +106,10 @@ READERS = {
 }
 #: Readers of what no stranger writes -> why.
 OWN_FILES = {
-    'ablation/slurm.py:SlurmJobs._job_of': 'compares the number of a job',
+    'study/slurm.py:SlurmPool._task_of': 'compares the number of a task',
+    'study/earlier.py:_read_facts': 'a report, from which nothing is built',
+    'study/report_files.py:read_facts': 'a report, from which nothing is built',
+    'study/tokens/features.py:load_features': 'labels and splits, as plain arrays',
     'data/shard_writing.py:_write_shard': 'a part of the index it goes on to write',
     'release/formats.py:_check_metadata': 'parses, and drops what it parsed',
     'compat/mmengine_pickles.py:_TorchWithSafeLoad.load': 'calls torch_files.load',
@@ -227,12 +227,12 @@ def safetensors_metadata(folder: Path) -> Sample:
 
 
 def stores_of_try(folder: Path) -> Sample:
-    from lm4ve.probing import plan, precision, report, token_file
+    from lm4ve.study import report
+    from lm4ve.study.heads import precision
+    from lm4ve.study.tokens import token_file
 
-    content = dict(
-        dtype='float32', steps=3, seeds=[0], dropped=[], shape=[1, 2, 3], hashes=[]
-    )
-    files = ['plan.json', precision.RECORD, report.OWNER, token_file.RECORD]
+    content = dict(dtype='float32', shape=[1, 2, 3], hashes=[])
+    files = [precision.RECORD, report.OWNER, token_file.RECORD]
     (folder / report.FILES[0]).write_text('')
 
     def write(changed: Any) -> None:
@@ -241,7 +241,6 @@ def stores_of_try(folder: Path) -> Sample:
 
     def read() -> None:
         readers = [
-            lambda: plan._read_plan(folder / 'plan.json'),
             lambda: precision.choose_dtype('float32', folder),
             lambda: report.claim_folder(folder, dict(encoder='a')),
             lambda: token_file.open_token_file(folder),
@@ -251,18 +250,6 @@ def stores_of_try(folder: Path) -> Sample:
                 reader()
 
     return content, write, read
-
-
-def results_of_try(folder: Path) -> Sample:
-    from lm4ve.probing.results import read_result
-
-    path = folder / 'result.json'
-
-    job = SimpleNamespace(path=lambda features: path, split='test')
-    data = SimpleNamespace(splits=dict(test=[0]), classes=['a'])
-    features = SimpleNamespace(data=data)
-    content = dict(predicted='00000000', seconds=1.0, losses=[dict(step=1)])
-    return as_json(path, content, lambda: read_result(features, job))
 
 
 def recipe(folder: Path) -> Sample:
@@ -289,34 +276,34 @@ def shard_index(folder: Path) -> Sample:
     return as_json(path, dict(shards=[shard], classes=['a']), read)
 
 
-def trial(folder: Path) -> Sample:
-    """A trial of a grid, in whose folder a stranger has left a specification."""
-    from lm4ve.ablation.grid import Trial
-    from lm4ve.ablation.store import Store
-    from lm4ve.ablation.trial import run_trial
+def job(folder: Path) -> Sample:
+    """A training, in whose folder a stranger has left a specification."""
+    from lm4ve.study.job import Job
+    from lm4ve.study.run_job import run_job
+    from lm4ve.study.store import Store
 
     store = Store(folder)
     config = folder / 'config.py'
     config.write_text("model = dict(type='ToyOfNobody')\n")
-    one = Trial('0123456789abcdef', 'main', 'a', 0, None, config, {})
-    place = store.folder(one)
+    one = Job('training', 'a', 'test', None, 0, '0123456789abcdef', {})
+    place = store.folder_of(one)
     options = {'model': dict(type='ToyOfNobody', neck=dict(type='x'))}
-    content = dict(id=one.id, config=str(config), options=options, world_size=1)
+    content = dict(config=str(config), options=options, keep_checkpoints=False)
 
     def write(changed: Any) -> None:
         place.mkdir(parents=True, exist_ok=True)
         if isinstance(changed.get('options'), dict):
             changed['options'] = repr(changed['options'])
-        text = json.dumps(changed)
+        text = json.dumps(dict(key=one.key, kind='training', spec=changed))
         (place / 'spec.json').write_text(text)
         (place / 'result.json').write_text(text)
 
     def read() -> None:
         assert store.result(one) is None
-        (place / 'result.json').unlink()
         with contextlib.suppress(UserError, LookupError):
-            run_trial(place / 'spec.json')
-        store._delete_all_but_training(one)
+            run_job(place)
+        with contextlib.suppress(UserError):
+            store.prepare(one)
 
     return content, write, read
 
@@ -389,7 +376,7 @@ def tokenizer(folder: Path) -> Sample:
 def encoder_of_transformers(folder: Path) -> Sample:
     from transformers import ViTConfig, ViTImageProcessor
 
-    from lm4ve.probing.encoders.transformers_models import load_transformers
+    from lm4ve.study.tokens.encoders.transformers_models import load_transformers
 
     sizes = dict(hidden_size=8, intermediate_size=8, num_hidden_layers=1)
     ViTConfig(
@@ -408,10 +395,9 @@ SAMPLES: dict[str, Callable[[Path], Sample]] = {
     'checkpoint': checkpoint,
     'safetensors metadata': safetensors_metadata,
     'stores of lm4ve try': stores_of_try,
-    'results of lm4ve try': results_of_try,
     'recipe': recipe,
     'shard index': shard_index,
-    'trial': trial,
+    'job': job,
     'config in JSON': config_in_json,
     'dataset.json of MSD': decathlon,
     'map of Argoverse 2': argoverse2_map,

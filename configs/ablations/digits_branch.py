@@ -5,6 +5,7 @@ _base_ = './digits_controls.py'
 
 name = 'digits_branch'
 title = 'Digits: the block in training only'
+subject = ''  # not that of the controls
 reference = 'none'
 
 _block = '../lm4ve/vit-demo_minilm_digits.py'

@@ -20,6 +20,8 @@ tune = dict(
     values=(1e-3, 2e-3, 3e-3, 1e-2),
     options={
         'train_dataloader.dataset.split': 'fit',
+        'train_dataloader.dataset.split_seed': '{seed}',
         'test_dataloader.dataset.split': 'val',
+        'test_dataloader.dataset.split_seed': '{seed}',
     },
 )

@@ -15,9 +15,11 @@ variants = {
     'attention layer': _block,
 }
 tune = dict(
-    values=(1e-3, 2e-3, 3e-3, 1e-2),
+    values=(3e-4, 1e-3, 2e-3, 3e-3, 6e-3, 1.2e-2),
     options={
         'train_dataloader.dataset.split': 'fit',
+        'train_dataloader.dataset.split_seed': '{seed}',
         'test_dataloader.dataset.split': 'val',
+        'test_dataloader.dataset.split_seed': '{seed}',
     },
 )

@@ -10,8 +10,7 @@ reference = 'layer 29'
 variants = dict(
     _delete_=True,
     **{
-        f'layer {i}': dict(x=i, options={'model.neck.block.layers': (i,)})
-        for i in range(29)
+        f'layer {i}': dict(options={'model.neck.block.layers': (i,)}) for i in range(29)
     },
-    **{'layer 29': dict(x=29)},
+    **{'layer 29': dict()},
 )

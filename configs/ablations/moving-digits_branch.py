@@ -5,6 +5,7 @@ _base_ = './moving-digits_controls.py'
 
 name = 'moving-digits_branch'
 title = 'Moving digits: the block in training only'
+subject = ''  # not that of the controls
 reference = 'none'
 
 _block = '../video/videomae-demo_minilm_moving-digits.py'

@@ -17,7 +17,13 @@ variants = {
         },
     ),
 }
-# The validation clips show scans that are in neither of the other splits.
+# Parts of the training clips, which share no scan.
 tune = dict(
-    values=(3e-4, 1e-3, 3e-3, 6e-3), options={'test_dataloader.dataset.split': 'val'}
+    values=(3e-4, 1e-3, 3e-3, 6e-3),
+    options={
+        'train_dataloader.dataset.split': 'fit',
+        'train_dataloader.dataset.split_seed': '{seed}',
+        'test_dataloader.dataset.split': 'val',
+        'test_dataloader.dataset.split_seed': '{seed}',
+    },
 )

@@ -1,14 +1,11 @@
-# Moving digits: does a block without language help as much? The demo's own training:
-# 8,000 clips, all 7 epochs. The rate is tuned on 1,000 clips, since tuning on all takes
-# hours.
-_base_ = './_base_/formal_controls.py'
+# Moving digits: does a block without language help as much? On an eighth of the full
+# training's clips: with all of them 99.6 % without a block leave no room for a point.
+_base_ = ['./_base_/formal_controls.py', './_base_/moving-digits_1000.py']
 
 name = 'moving-digits_formal'
-title = 'Moving digits, ViT 64 wide and 3 deep on tubes, trained from scratch'
+title = 'Moving digits, ViT 64 wide and 3 deep on tubes, 1,000 clips'
 base = '../video/videomae-demo_none_moving-digits.py'
-metric = 'acc/top1'
 
-common = {'train_dataloader.num_workers': 0, 'test_dataloader.num_workers': 0}
 _block = dict(config='../video/videomae-demo_minilm_moving-digits.py')
 variants = {
     'frozen pre-trained': _block,
@@ -16,14 +13,13 @@ variants = {
     'Dyck': _block,
     'attention layer': _block,
 }
-_tuned = {
-    f'{part}_dataloader.dataset.{field}': value
-    for part in ('train', 'test')
-    for field, value in dict(
-        clips=dict(train=1000, val=400, test=400), data_root='data/moving-digits-1000'
-    ).items()
-}
+# Parts of the training clips, which share no scan.
 tune = dict(
-    values=(3e-4, 1e-3, 3e-3, 6e-3),
-    options={**_tuned, 'test_dataloader.dataset.split': 'val'},
+    values=(3e-4, 1e-3, 2e-3, 3e-3, 6e-3, 1.2e-2),
+    options={
+        'train_dataloader.dataset.split': 'fit',
+        'train_dataloader.dataset.split_seed': '{seed}',
+        'test_dataloader.dataset.split': 'val',
+        'test_dataloader.dataset.split_seed': '{seed}',
+    },
 )

@@ -4,7 +4,7 @@ title = 'ModelNet40, 1k points, Point-BERT: the paper'
 base = '../pointcloud/pointbert_modelnet40-1k.py'
 metric = 'accuracy/overall'
 seeds = 3
-reference = 'LLaMA'
+subject = 'LLaMA'
 
 variants = {
     'none': dict(),

@@ -4,7 +4,7 @@ title = 'ModelNet40, 4k points, Point-BERT: the paper'
 base = '../pointcloud/pointbert_modelnet40-4k.py'
 metric = 'accuracy/overall'
 seeds = 3
-reference = 'LLaMA'
+subject = 'LLaMA'
 
 variants = {
     'none': dict(),

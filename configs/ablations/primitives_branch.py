@@ -5,6 +5,7 @@ _base_ = './primitives_controls.py'
 
 name = 'primitives_branch'
 title = 'Primitives: the block in training only'
+subject = ''  # not that of the controls
 reference = 'none'
 
 _block = '../pointcloud/pointbert-demo_minilm_primitives.py'

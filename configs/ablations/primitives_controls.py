@@ -25,6 +25,8 @@ tune = dict(
     values=(3e-4, 1e-3, 3e-3),
     options={
         'train_dataloader.dataset.split': 'fit',
+        'train_dataloader.dataset.split_seed': '{seed}',
         'test_dataloader.dataset.split': 'val',
+        'test_dataloader.dataset.split_seed': '{seed}',
     },
 )

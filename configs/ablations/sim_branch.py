@@ -5,6 +5,7 @@ _base_ = './sim_controls.py'
 
 name = 'sim_branch'
 title = 'Simulated traffic: the block in training only'
+subject = ''  # not that of the controls
 reference = 'none'
 
 _block = '../motion/vectornet-demo_minilm_sim.py'

@@ -6,6 +6,8 @@ name = 'sim_controls'
 title = 'Simulated traffic, VectorNet 64 wide'
 base = '../motion/vectornet-demo_none_sim.py'
 metric = 'motion/minFDE@6'
+# Metres: of 1.58 without a block as large a share as the paper's 0.02 of 1.10 (Argoverse 1).
+margin = 0.03
 greater_is_better = False
 
 _epochs = 24

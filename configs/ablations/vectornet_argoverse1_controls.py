@@ -5,6 +5,8 @@ name = 'vectornet_argoverse1_controls'
 title = 'Argoverse 1 (validation), VectorNet: controls'
 base = '../motion/vectornet_argoverse1.py'
 metric = 'motion/minFDE@6'
+# Metres: the smaller of the paper's two gains, 1.10 to 1.08 and 1.23 to 1.20.
+margin = 0.02
 greater_is_better = False
 
 variants = {

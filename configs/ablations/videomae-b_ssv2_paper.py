@@ -4,7 +4,7 @@ title = 'Something-Something v2, VideoMAE ViT-B: the paper'
 base = '../video/videomae-b_ssv2.py'
 metric = 'acc/top1'
 seeds = 3
-reference = 'LLaMA'
+subject = 'LLaMA'
 
 variants = {
     'none': dict(),

@@ -4,11 +4,10 @@ _base_ = './_base_/in1k_100e.py'
 name = 'vit-s_in1k_blocks'
 title = 'ImageNet-1k, ViT-S, 100 epochs: number of blocks'
 reference = '1 block'
-xlabel = 'blocks'
 
 variants = {
     f'{n} block' + ('s' if n > 1 else ''): dict(
-        x=n, options={'model.neck.block.layers': tuple(range(-n, 0))}
+        options={'model.neck.block.layers': tuple(range(-n, 0))}
     )
     for n in (1, 2, 3, 4)
 }

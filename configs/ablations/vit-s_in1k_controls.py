@@ -3,7 +3,7 @@ _base_ = './_base_/in1k_100e.py'
 
 name = 'vit-s_in1k_controls'
 title = 'ImageNet-1k, ViT-S, 100 epochs: controls'
-reference = 'frozen pre-trained'
+subject = 'frozen pre-trained'
 
 _block = '../lm4ve/vit-s_llama'
 variants = {

@@ -4,7 +4,7 @@ title = 'ImageNet-1k, 300 epochs: the paper'
 base = '../lm4ve/vit-s_in1k.py'
 metric = 'accuracy/top1'
 seeds = 1
-reference = 'ViT-S + LLaMA'
+subject = 'ViT-S + LLaMA'
 # For the tests on ImageNet-C, -A, -Sketch and -R.
 keep_checkpoints = True
 

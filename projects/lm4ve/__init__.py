@@ -54,6 +54,7 @@ _REGISTERS = {
     'lm4ve.runner.ema': ('KeptEMAHook',),
     'lm4ve.runner.loops': ('EpochLoop', 'IterLoop'),
     'lm4ve.analysis.visualizer_hook': ('ActivationVisHook',),
+    'lm4ve.study.trainings.samples': ('SampleLabels',),
 }
 for _module, _names in _REGISTERS.items():
     registry.PROVIDERS.update(dict.fromkeys(_names, (_module, '')))
@@ -119,11 +120,10 @@ __all__ = [
     'tasks',
     'wrap',
 ]
-#: Imported when they are first used, and by ``import lm4ve.ablation`` as any other.
-_SUBPACKAGES = ('ablation', 'analysis', 'cost', 'llm', 'release', 'runner', 'zoo')
+#: Imported when they are first used, and by ``import lm4ve.study`` as any other.
+_SUBPACKAGES = ('analysis', 'cost', 'llm', 'release', 'runner', 'study', 'zoo')
 
 if TYPE_CHECKING:
-    from lm4ve import ablation as ablation
     from lm4ve import analysis as analysis
     from lm4ve import apis as apis
     from lm4ve import blocks as blocks
@@ -133,6 +133,7 @@ if TYPE_CHECKING:
     from lm4ve import necks as necks
     from lm4ve import release as release
     from lm4ve import runner as runner
+    from lm4ve import study as study
     from lm4ve import zoo as zoo
     from lm4ve.necks.fusing import fuse as fuse
     from lm4ve.necks.pretrained import from_pretrained as from_pretrained

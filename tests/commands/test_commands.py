@@ -150,8 +150,8 @@ def test_closed_pipe_of_something_else_is_an_error():
 
 def test_flags_offer_what_their_commands_have():
     from lm4ve.analysis.measures import MEASURES
-    from lm4ve.probing.candidates import FAMILIES
     from lm4ve.release.exporting import FORMATS
+    from lm4ve.study.heads.candidates import FAMILIES
 
     assert {*FLAGS['visualize']['--measures']['choices']} == {*MEASURES}
     assert {*FLAGS['export']['--format']['choices']} == {*FORMATS}

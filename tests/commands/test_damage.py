@@ -8,13 +8,13 @@ import pytest
 
 pytest.importorskip('mmpretrain')
 
-from lm4ve.ablation.grid import Trial
-from lm4ve.ablation.identity import identity
-from lm4ve.ablation.trial import train_and_test, write_spec
 from lm4ve.commands import test as test_command
 from lm4ve.commands import train
 from lm4ve.errors import UserError
 from lm4ve.runner.command_line import run_tool
+from lm4ve.study.run_job import run_job
+from lm4ve.study.store import Store
+from lm4ve.study.trainings.training import training_job
 from tests.helpers.tasks import CONFIGS
 
 #: The validation set does not say that it is one.
@@ -159,22 +159,24 @@ def test_validation_without_test_mode_cannot_be_asked_for(run):
     assert 'val_dataloader.dataset.test_mode=False: the metric would' in printed
 
 
-def test_trial_of_a_grid_ends_before_training_or_keeps_both_numbers(data):
+def test_training_of_a_grid_ends_before_its_first_step_or_keeps_both_numbers(data):
     for number in range(3):
         cut(data / f'val/b/{number}.jpg')
     options = {'train_cfg.max_epochs': 1}
     with pytest.raises(UserError, match='3 of 10 images are corrupt'):
-        train_and_test(spec_of(data, options), data / 'trial')
+        run_training(data, options)
     assert not list(data.rglob('*.pth'))
     options['test_dataloader.dataset.on_corrupt'] = 'skip'
-    result = train_and_test(spec_of(data, options), data / 'other')
-    assert (result['scored'], result['total']) == (7, 10)
-    assert list(result['metrics']) == ['accuracy/top1']
+    result = run_training(data, options)
+    assert (result.scored, result.total) == (7, 10)
+    assert list(result.metrics) == ['accuracy/top1']
 
 
-def spec_of(folder, options):
-    """Return the specification of a trial, as its process reads it."""
-    config = folder / 'config.py'
-    names = dict(stage='main', variant='one', seed=0, value=None)
-    trial = Trial(id=identity(config, options), config=config, options=options, **names)
-    return json.loads(write_spec(trial, folder, keep_checkpoints=False).read_text())
+def run_training(folder, options):
+    """Run the config of a folder as a job; return its result."""
+    path = folder / 'config.py'
+    job = training_job('one', 'test', 0, None, path, options, 'accuracy/top1')
+    store = Store(folder / 'jobs')
+    store.prepare(job)
+    run_job(store.folder_of(job))
+    return store.result(job)

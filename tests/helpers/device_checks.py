@@ -29,17 +29,17 @@ from torch import Tensor, nn
 
 import lm4ve.openmmlab
 from lm4ve.necks import LLMBlockNeck
-from lm4ve.probing import features as extraction
-from lm4ve.probing import training
-from lm4ve.probing.data import ProbeData, read_data
-from lm4ve.probing.encoders import load_encoder
-from lm4ve.probing.features import Features
-from lm4ve.probing.heads import HeadSpec
+from lm4ve.study.heads import training
+from lm4ve.study.heads.head import HeadSpec
+from lm4ve.study.pictures.data import ProbeData, read_data
+from lm4ve.study.tokens import features as extraction
+from lm4ve.study.tokens.encoders import load_encoder
+from lm4ve.study.tokens.features import Features
 from tests.helpers import second_device
 from tests.helpers.families import FAMILIES
 from tests.helpers.models import ARCH, BLOCK
 from tests.helpers.necks.encoder import Encoder, batch, loud, step
-from tests.helpers.probing import compute_features, write_folder
+from tests.helpers.pictures import compute_features, write_folder
 from tests.helpers.second_device import NAME, WAITS
 
 #: Width of the tokens of the necks below.
@@ -313,7 +313,7 @@ def averaged(device: str) -> dict[str, Tensor]:
 def studied(device: str) -> dict[str, Tensor]:
     """Train a head of ``lm4ve try`` for three steps on made-up tokens."""
     rng = np.random.default_rng(0)
-    shape = (1, 40, 6, C)
+    shape = (40, 6, C)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         stored = np.memmap(path / 'tokens.f16', np.float16, 'w+', shape=shape)

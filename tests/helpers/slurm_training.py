@@ -10,7 +10,7 @@ from pathlib import Path
 from mmengine.hooks import Hook
 
 from lm4ve.registry import HOOKS
-from tests.helpers.ablation.toy import CONFIG
+from tests.helpers.grids.toy import CONFIG
 
 
 @HOOKS.register_module(force=True)

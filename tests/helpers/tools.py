@@ -16,8 +16,13 @@ ERRORS_ONLY = dict(text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
 def load_tool(path: str) -> dict:
-    """Return what a tool defines, by name; its path is below ``tools``."""
-    return runpy.run_path(str(ROOT / 'tools' / path))
+    """Return what a tool defines, by name; its path is below ``tools``.
+
+    As where it runs as a program, it can import the modules beside it.
+    """
+    file = ROOT / 'tools' / path
+    with patch.object(sys, 'path', [str(file.parent), *sys.path]):
+        return runpy.run_path(str(file))
 
 
 def run_tool_here(path: str, *args):

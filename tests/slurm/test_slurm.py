@@ -11,9 +11,9 @@ from unittest.mock import patch
 
 import pytest
 
-from lm4ve.ablation import slurm
-from tests.helpers.ablation.command import results, run, when_a_trial_hangs
-from tests.helpers.ablation.toy import GRID, HANG, write_grid
+from lm4ve.study import slurm
+from tests.helpers.grids.command import results, run, when_a_trial_hangs
+from tests.helpers.grids.toy import GRID, HANG, write_grid
 from tests.helpers.processes import environment
 from tests.helpers.slurm import (
     CPUS,
@@ -67,8 +67,8 @@ def hang(tmp_path, monkeypatch):
 
 def jobs_of(out: Path) -> dict[Path, str]:
     """Return the Slurm jobs that a grid noted, by the notes' files."""
-    notes = out.glob('trials/*/slurm.json')
-    return {note: json.loads(note.read_text())['job'] for note in notes}
+    notes = out.glob('jobs/*/slurm.json')
+    return {note: json.loads(note.read_text())['task'] for note in notes}
 
 
 def test_a_cancelled_grid_resumes_to_a_local_grids_results(
@@ -93,10 +93,10 @@ def test_a_stopped_command_finds_its_requeued_jobs_again(
 ):
     grid = write_grid(tmp_path, GRID)
     out = tmp_path / 'out'
-    with patch.object(slurm.SlurmJobs, '_wait', side_effect=KeyboardInterrupt):
+    with patch.object(slurm.SlurmPool, '_wait', side_effect=KeyboardInterrupt):
         assert on_slurm(grid, out, '--seeds', 0) == 130
     printed = capsys.readouterr().out
-    assert '2 trials stay in the queue of Slurm' in printed
+    assert '2 jobs stay in the queue of Slurm' in printed
     assert 'scancel ' in printed
     jobs = jobs_of(out)
     requeue = (
@@ -104,7 +104,7 @@ def test_a_stopped_command_finds_its_requeued_jobs_again(
     )
     with when_a_trial_hangs(hang, requeue):
         assert on_slurm(grid, out, '--seeds', 0) == 0
-    assert '2 trials are in the queue of Slurm already' in capsys.readouterr().out
+    assert '2 jobs are in the queue of Slurm already' in capsys.readouterr().out
     assert len(results(out)) == 2
     assert jobs_of(out) == jobs
 
@@ -134,13 +134,35 @@ def test_disturbed_trials_of_an_array_continue_to_a_local_grids_results(
     )
     with subprocess.Popen(['bash', '-c', disturb]):
         assert on_slurm(grid, out, *only) == 0
-    logs = [path.read_text() for path in out.glob('trials/*/log.txt')]
+    logs = [path.read_text() for path in out.glob('jobs/*/log.txt')]
     assert len(logs) == 2
     for number in ('SIGTERM', 'SIGUSR2'):
         (log,) = [log for log in logs if f'Stopped by {number}. Saved: ' in log]
         assert 'Training continues from' in log
     assert not list(out.rglob('*.pth'))
     assert run(grid, tmp_path / 'local', '--workers', 2, *only) == 0
+    (on_cluster,) = out.glob('*/results.csv')
+    (local,) = (tmp_path / 'local').glob('*/results.csv')
+    assert on_cluster.read_bytes() == local.read_bytes()
+
+
+def test_processes_of_one_training_save_before_their_task_is_requeued(
+    tmp_path, on_slurm
+):
+    mark = tmp_path / 'training'
+    grid = write_grid(tmp_path, LONG_GRID.replace('MARK', str(mark)))
+    out = tmp_path / 'out'
+    only = ['--variants', 'two', '--seeds', 0, '--gpus-per-trial', 2]
+    disturb = (
+        f'until [ -e {mark} ]; do sleep .1; done; '
+        'scancel --signal=USR2 $(squeue -h -t R -o %i)'
+    )
+    with subprocess.Popen(['bash', '-c', disturb]):
+        assert on_slurm(grid, out, *only, '--slurm', 'gpus_per_node=0') == 0
+    (log,) = [path.read_text() for path in out.glob('jobs/*/log.txt')]
+    assert 'Stopped by SIGUSR2. Saved: ' in log
+    assert 'Training continues from' in log
+    assert run(grid, tmp_path / 'local', '--gpus', '0,1', *only) == 0
     (on_cluster,) = out.glob('*/results.csv')
     (local,) = (tmp_path / 'local').glob('*/results.csv')
     assert on_cluster.read_bytes() == local.read_bytes()

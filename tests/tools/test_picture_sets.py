@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from lm4ve.errors import UserError
 from tests.helpers.tools import load_tool, run_tool_here
 
 pytest.importorskip('sklearn')
@@ -51,3 +52,10 @@ def test_set_of_digits_is_written_as_listed(tmp_path):
     with Image.open(tmp_path / path) as image:
         assert image.size == (8, 8)
         assert image.mode == 'RGB'
+
+
+def test_fashion_is_read_from_the_studied_files_alone(tmp_path):
+    (tmp_path / 't10k-images-idx3-ubyte.gz').write_bytes(b'other')
+    args = ['fashion', '--source', tmp_path, '--out', tmp_path / 'out']
+    with pytest.raises(UserError, match='not the one whose pictures were studied'):
+        run_tool_here('image/picture_sets.py', *args)

@@ -1,7 +1,10 @@
 """A folder of classes is copied into train and val; twins stand on one side."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -9,7 +12,6 @@ from lm4ve.errors import UserError
 from tests.helpers.tools import run_tool_here
 
 pytest.importorskip('sklearn')
-pytest.importorskip('pandas')
 TOOL = 'image/split_folder.py'
 
 
@@ -35,9 +37,11 @@ def test_a_fifth_validates_and_twins_stay_together(flags, photos, capsys):
     out = photos.parent / 'out'
     run_tool_here(TOOL, photos, out, *flags)
     splits = ['test', 'train', 'val'] if flags else ['train', 'val']
-    assert sorted(path.name for path in out.iterdir()) == splits
+    assert sorted(path.name for path in out.iterdir()) == ['left_out.csv', *splits]
+    left_out = pd.read_csv(out / 'left_out.csv')['path']
+    assert sorted(Path(path).name for path in left_out) == ['empty.jpg', 'notes.txt']
     sides = {}
-    for path in out.rglob('*.*'):
+    for path in out.glob('*/*/*'):
         split, label, _ = path.relative_to(out).parts
         sides.setdefault((label, path.stem), []).append(split)
     assert len(sides) == 20

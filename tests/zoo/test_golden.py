@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from lm4ve.ablation.grid_files import load_grid
 from lm4ve.runner.config import read_config
+from lm4ve.study.trainings.grid_files import load_grid
 from tests.helpers.golden import (
     ConfigStore,
     Store,
@@ -121,6 +121,6 @@ def lines_of(path: Path) -> Iterator[str]:
         value = None
         if grid.tune:
             value = grid.tune.values[0]
-        trial = grid.trial(variant, 'main', grid.seeds[0], value)
-        cfg = read_config(trial.config, trial.options, set_scope=False)
+        options = grid.options(variant, 'test', grid.seeds[0], value)
+        cfg = read_config(variant.config, options, set_scope=False)
         yield from flat_lines(cfg.to_dict(), variant.name)

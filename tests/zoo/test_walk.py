@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from lm4ve.ablation.grid import Grid, Variant
-from lm4ve.ablation.grid_files import load_grid
 from lm4ve.blocks import LLMBlock
 from lm4ve.runner.command_line import build_runner
 from lm4ve.runner.config import read_config
+from lm4ve.study.trainings.grid import Grid, Variant
+from lm4ve.study.trainings.grid_files import load_grid
 from tests.helpers.config_runs import WeightsOfFiles, train
 from tests.helpers.shrink import Shrinker, shrinker_of
 from tests.helpers.tasks import CONFIG_FILES, CONFIGS, FOLDERS, configs_of
@@ -32,7 +32,7 @@ ENCODERS = sorted(p.name for p in (CONFIGS / 'ablations/_base_').glob('vit_*.py'
 QUICK = {
     'robustness/vit-t_llama_imagenet-a.py',
     'mistral-7b.py',
-    'vit_minilm_glyphs.py',
+    'vit_glyphs.py',
 }
 
 
@@ -99,11 +99,11 @@ def run_variant(
 ) -> None:
     """Run one trial of a variant, as `lm4ve ablate` configures it."""
     value = grid.tune and grid.tune.values[0]
-    trial = grid.trial(variant, 'main', grid.seeds[0], value)
-    task = task_of(trial.config)
+    options = grid.options(variant, 'test', grid.seeds[0], value)
+    task = task_of(variant.config)
     shrinker = shrinker_for(task)
-    name = str(trial.config.relative_to(FOLDERS[task]))
-    cfg = shrinker.load(name, work_dir, options=trial.options)
+    name = str(variant.config.relative_to(FOLDERS[task]))
+    cfg = shrinker.load(name, work_dir, options=options)
     assert grid.metric in train_and_test(shrinker, cfg)
 
 

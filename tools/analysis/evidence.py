@@ -1,266 +1,418 @@
-"""Run the studies of docs/results/protocol.md one after another, and collect their tables.
+"""Run the studies of docs/results/protocol.md in its order, and keep what their tables follow from.
 
-    python tools/analysis/evidence.py --data data --blocks work_dirs/blocks \\
-        --encoders work_dirs/encoders --gemma gemma-3-270m-q4_k_m.gguf
-    python tools/analysis/evidence.py --probes work_dirs/evidence/minilm.json
+    python tools/analysis/evidence.py --list
+    python tools/analysis/evidence.py --sets data --dinov2 dinov2-small \\
+        --vit vit_glyphs.pth --dyck work_dirs/blocks/dyck --commit
 
-The protocol's commands write what the folders hold. A study whose tables are there is
-left out; one that was killed goes on where it was. A study that fails does not stop the
-others.
+Started again it goes on where it was: a study whose folder is below docs/results/evidence
+is done, and finished trainings of one that was stopped are not repeated. The order is the
+protocol's. A study that fails is named at the end, with exit code 1, and those behind it
+run. Fashion comes last, when all that precedes it is stored; once it has begun, nothing
+else runs.
 
-With --probes it tests, from the tables that are there, whether the probes of
-tools/analysis/probe.py rank the layers: Spearman's correlation with the accuracy,
-averaged over studies, against permutations of the layers of each model.
+Studies run in --work-dir, where links lead to the inputs, so that no stored file names a
+folder of the machine.
 """
 
 import argparse
+import hashlib
+import os
 import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
-from statsmodels.stats.multitest import multipletests
+import evidence_page
+from evidence_studies import (
+    DIGESTS,
+    EVIDENCE,
+    FEW_SHOT_ROWS,
+    LAST,
+    OPTIONAL,
+    ROOT,
+    ROWS,
+    STAGES,
+    STUDIES,
+    Study,
+)
 
-from lm4ve.errors import UserError
-from lm4ve.files import write_csv
+import lm4ve
+from lm4ve.commands.engine import say_after_stop
+from lm4ve.errors import StorageError, UserError, require
+from lm4ve.files import read_json, write_json
 from lm4ve.runner.command_line import build_parser, run_tool
+from lm4ve.runner.flags import at_least
 
-ROOT = Path(__file__).resolve().parents[2]
-LANGUAGES = ('dyck', 'copy', 'set', 'text')
-LITE = ('package:efficientnet-lite0', '--size', '96')
-LITE2 = ('package:efficientnet-lite2', '--size', '96')
-MINILM, SMOLLM2 = 'package:all-MiniLM-L6-v2', 'package:SmolLM2-135M'
-MEASURES = ['coherence', 'similarity']
-#: What all studies share; the protocol gives the reasons.
-COMMON = '--steps 120 --tokens 16 --margin 1'.split()
+#: What all studies of heads share.
+COMMON = '--seeds 8 --steps 120 --margin 1 --seed 0 --tokens 16 --dtype bfloat16'
+BLOCK = 'package:all-MiniLM-L6-v2'
+#: Where this clone has its package.
+PACKAGE = ROOT / 'projects'
+#: Where grids look for the block of dyck, from the current folder.
+DYCK = 'work_dirs/blocks/dyck'
+#: What stays of a report. All its other files follow from these, and comparisons and
+#: sentence too: they are what the pages quote.
+KEPT = (
+    'study.json',
+    'rule.txt',
+    'results.csv',
+    'tuning.csv',
+    'pictures.csv',
+    'timings.csv',
+    'comparisons.csv',
+    'sentence.txt',
+)
+#: Those without which a study is not stored.
+_NEEDED = ('study.json', 'rule.txt', 'results.csv', 'comparisons.csv', 'sentence.txt')
+#: Says that fashion has begun, and with which code.
+BEGUN = 'fashion_begun.json'
 
 
-def list_studies(args: argparse.Namespace) -> Iterator[tuple[str, list[str]]]:
-    """Yield each study's name and its arguments of ``lm4ve try``."""
-    sets = 'openmoji', 'emoji-vendors', 'glyphs', 'easy-vqa', 'digits'
-    pictures = {name: str(args.data / name / 'pictures.csv') for name in sets}
-    formal = [f'{name}={args.blocks / name}' for name in LANGUAGES]
-    main = ['--block', MINILM, '--seeds', '8', '--formal']
-    every = '--variants linear attentive frozen random formal attention mlp'.split()
-    for name, path in pictures.items():
-        yield f'lite0_{name}', [*LITE, path, *main, *formal, *every]
+# --------------------------------------------------------------------------- commands
+def list_commands(study: Study, controls: bool = True) -> list[list[str]]:
+    """Return the arguments of ``lm4ve`` for a study, without those about this machine.
 
-    yield from list_second_studies(pictures, str(args.encoders / 'dinov2-small'))
+    A grid trains the two variants of its primary comparison first. The others follow in
+    a command of their own, which takes the results of the first.
 
-    families = ['--variants', 'linear', 'frozen', 'random', 'formal', 'attention']
-    config = str(ROOT / 'configs/ablations/_base_/vit_glyphs.py')
-    vit = [config, '--encoder-checkpoint', str(args.encoders / 'vit_glyphs.pth')]
-    for name in ('digits', 'openmoji'):
-        yield (
-            f'vit_{name}',
-            [vit[0], pictures[name], *vit[1:], *main, *formal[:1], *families],
+    Args:
+        study (Study): The study.
+        controls (bool): Whether a grid trains the others.
+    """
+    if not study.is_grid:
+        return [_heads_words(study)]
+    grid = ['ablate', f'configs/ablations/{study.name}.py']
+    primary = [*grid, '--variants', study.baseline, study.block]
+    return [primary, grid] if controls else [primary]
+
+
+def _heads_words(study: Study) -> list[str]:
+    """Return the arguments of ``lm4ve try`` for a study of heads."""
+    rows = FEW_SHOT_ROWS if study.shots else ROWS
+    words = ['try', *_encoder_words(study), '--block', BLOCK, '--variants', *rows]
+    if 'formal' in rows:
+        words += ['--formal', f'dyck={DYCK}']
+    if study.shots:
+        words += ['--shots', str(study.shots)]
+    if study.has_pictures:
+        words += ['--group-by', 'group']
+    return [*words, *COMMON.split()]
+
+
+def _encoder_words(study: Study) -> list[str]:
+    """Return the arguments that name the encoder and the data."""
+    pictures = f'sets/{study.data}/pictures.csv'
+    if study.encoder == 'lite0':
+        return ['package:efficientnet-lite0', pictures, '--size', '96']
+    if study.encoder == 'dinov2':
+        return ['dinov2-small', pictures]
+    if study.encoder == 'vit':
+        config = 'configs/ablations/_base_/vit_glyphs.py'
+        return [config, pictures, '--encoder-checkpoint', 'vit_glyphs.pth']
+    config = f'configs/{study.encoder}.py'
+    weights = f'weights/{study.name}.safetensors'
+    return [config, f'config:{config}', '--encoder-checkpoint', weights]
+
+
+# ------------------------------------------------------------------------------ order
+def choose(stage: int | None, leave_out: int, out: Path) -> list[Study]:
+    """Return the studies that are to run, in their order.
+
+    Args:
+        stage (int, optional): The only one that is to run.
+        leave_out (int): So many studies of stages 4 and 5 are left out, the last ones.
+        out (Path): The folder of stored studies.
+
+    Raises:
+        UserError: The protocol has something else first, or fashion has begun.
+    """
+    optional = [study for study in STUDIES if study.stage in OPTIONAL]
+    left_out = optional[len(optional) - leave_out :] if leave_out else []
+    missing = []
+    for study in STUDIES:
+        if study not in left_out and not (out / study.name).is_dir():
+            missing.append(study)
+    chosen = [study for study in missing if stage in (None, study.stage)]
+    if not chosen:
+        return []
+    earlier = [study.name for study in missing if study.stage < chosen[0].stage]
+    if (out / BEGUN).exists():
+        others = [study.name for study in chosen if study.stage != LAST]
+        require(
+            not others,
+            f'Fashion has begun ({out / BEGUN}), after which the protocol runs nothing else: '
+            f'{", ".join(others)}. Fix: --stage {LAST}.',
         )
-    hosts = (
-        'video/videomae-demo_none_moving-digits',
-        'pointcloud/pointbert-demo_none_primitives',
+        return chosen
+    require(
+        not earlier,
+        f'Stage {chosen[0].stage} comes after {", ".join(earlier)}. Fix: run these first; '
+        '--leave-out N leaves out the last ones of stages 4 and 5.',
     )
-    for name in hosts:
-        config = str(ROOT / f'configs/{name}.py')
-        weights = str(args.encoders / f'{Path(name).name}.pth')
-        data = [f'config:{config}', '--encoder-checkpoint', weights]
-        yield Path(name).name, [config, *data, *main, *formal[:1], *families]
+    return chosen
 
-    curve = (
-        '--variants linear frozen random --dtype bfloat16 --seeds 4 --layers'.split()
+
+def begin_fashion(out: Path) -> None:
+    """Record that fashion is scored now; refuse to go on with other code than it began with.
+
+    Raises:
+        UserError: The code is another one.
+    """
+    code = _git('rev-parse', 'HEAD:projects', 'HEAD:configs').split()
+    begun = read_json(out / BEGUN)
+    if begun is None:
+        write_json(dict(date=_today(), code=code), out / BEGUN)
+        return
+    require(
+        begun['code'] == code,
+        f'Fashion began with other code ({out / BEGUN}). Fix: go back to that commit. If a fault '
+        f"had to be mended, the page has to say 'fashion was scored twice': delete the file, "
+        'and say so there.',
     )
-    for model, block, layers, names in (
-        ('minilm', MINILM, '0 1 2 3 4 5', ('openmoji', 'glyphs')),
-        ('smollm2', SMOLLM2, '0 5 10 15 20 25 29', ('openmoji', 'glyphs')),
-        ('gemma3', args.gemma, '0 8 17', ('openmoji',) if args.gemma else ()),
-    ):
-        for name in names:
-            words = [
-                *LITE,
-                pictures[name],
-                '--block',
-                str(block),
-                *curve,
-                *layers.split(),
-            ]
-            yield f'layers_{model}_{name}', words
 
 
-def list_second_studies(
-    pictures: dict[str, str], dinov2: str
-) -> Iterator[tuple[str, list[str]]]:
-    """Yield the studies of the second protocol: known baselines, and few shots.
+# ----------------------------------------------------------------------------- inputs
+def list_inputs(args: argparse.Namespace) -> dict[str, tuple[str, Path]]:
+    """Return the links of the work folder: name -> the flag, and where it leads."""
+    return {
+        'sets': ('--sets', args.sets),
+        'dinov2-small': ('--dinov2', args.dinov2),
+        'vit_glyphs.pth': ('--vit', args.vit),
+        DYCK: ('--dyck', args.dyck),
+        'configs': ('this clone', ROOT / 'configs'),
+        'weights': ('this clone', ROOT / 'projects/lm4ve/zoo/weights'),
+    }
 
-    Args:
-        pictures (dict[str, str]): A set's name -> its file.
-        dinov2 (str): The folder that ``tools/analysis/dinov2_small.py`` writes.
+
+def link_inputs(args: argparse.Namespace, studies: Sequence[Study]) -> None:
+    """Make the links that studies need, and look whether their targets are there.
+
+    Raises:
+        UserError: An input lacks, or a set is not the protocol's.
     """
-    common = [
-        '--block',
-        MINILM,
-        '--seeds',
-        '8',
-        '--variants',
-        'linear',
-        'logreg',
-        'knn',
-    ]
-    every = [*common, 'attentive', 'frozen', 'random', 'attention', 'mlp']
-    few = [*common, 'frozen', 'random', 'attention']
-    for name, path in pictures.items():
-        yield f'recipe4_lite0_{name}', [*LITE, path, *every]
-    for name in ('openmoji', 'glyphs', 'digits'):
-        path = pictures[name]
-        yield f'recipe4_lite0_{name}_5-shots', [*LITE, path, *few, '--shots', '5']
-        both = [*few, '--shots', '5', 'all']
-        yield f'recipe4_lite2_{name}', [*LITE2, path, *both]
-        yield f'recipe4_dinov2_{name}', [dinov2, path, *both]
-
-
-def read_curves(probes: pd.DataFrame, tables: Path, model: str) -> pd.DataFrame:
-    """Return how a model's measures and accuracies go with the layer of the block.
-
-    Args:
-        probes (pd.DataFrame): What probe.py has written for the model.
-        tables (Path): Folder of the studies' tables.
-        model (str): The model's name in those of the studies.
-
-    Returns:
-        pd.DataFrame: A row for each layer that was probed and that all studies have; the
-        means of each measure and of each study's accuracy.
-    """
-    # The rows of the model without a block have no layer, so that pandas leaves them out.
-    means = probes.groupby('layer')[MEASURES].mean()
-    for path in sorted(tables.glob(f'layers_{model}_*/results.csv')):
-        table = pd.read_csv(path)
-        layer = table['variant'].str.extract(r'layer (\d+)')[0].astype(float)
-        # pandas aligns by the layer: one that the study lacks gets NaN.
-        means[path.parent.name] = table.groupby(layer)['accuracy'].mean()
-    # First the studies that share no layer with the probes, then layers with a gap.
-    means = means.dropna(axis='columns', how='all')
-    return means.dropna()
-
-
-def test_probes(
-    files: Sequence[Path], tables: Path, count: int = 20_000
-) -> pd.DataFrame:
-    """Test whether each measure ranks the layers; p is one-sided, corrected by Holm.
-
-    Args:
-        files (Sequence[Path]): ``MODEL.json``, as probe.py writes them.
-        tables (Path): Folder of the studies' tables.
-        count (int): Permutations. Studies of one model share a permutation of its
-            layers, since their accuracies are alike.
-    """
-    curves = []
-    for path in files:
-        ranks = read_curves(pd.read_json(path), tables, path.stem).rank()
-        scaled = (ranks - ranks.mean()) / ranks.std(ddof=0)
-        if len(scaled.columns) > len(MEASURES):
-            curves.append(scaled)
-    if not curves:
-        raise UserError(
-            f"'{tables}' has no layers_MODEL_* of the models that --probes names."
+    words = []
+    for study in studies:
+        for command in list_commands(study):
+            words += command
+        if study.is_grid:
+            words.append(DYCK)
+    for name, (flag, path) in list_inputs(args).items():
+        is_needed = any(name in word for word in words)
+        if not is_needed:
+            continue
+        require(
+            path.exists(),
+            f"{flag}: '{path}' is not there. docs/results/protocol.md says what makes it.",
         )
-    rng, rows = np.random.default_rng(0), []
-    for measure in MEASURES:
-        found = np.zeros(count + 1)
-        for scaled in curves:
-            total = scaled.drop(columns=MEASURES).sum(axis=1).to_numpy()
-            orders = rng.permuted(np.tile(np.arange(len(total)), (count, 1)), axis=1)
-            orders = np.vstack([np.arange(len(total)), orders])
-            found += scaled[measure].to_numpy()[orders] @ total / len(total)
-        studies = sum(len(scaled.columns) - len(MEASURES) for scaled in curves)
-        p = float(np.mean(found >= found[0] - 1e-9))
-        rows.append(
-            dict(measure=measure, correlation=found[0] / studies, studies=studies, p=p)
-        )
-    result = pd.DataFrame(rows)
-    result['holm_p'] = multipletests(result['p'], method='holm')[1]
-    return result
+        link = args.work_dir / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(path.resolve())
+    for name in sorted({study.data for study in studies if study.has_pictures}):
+        require_set(args.sets / name / 'pictures.csv', name)
 
 
-def run_study(name: str, words: list[str], args: argparse.Namespace) -> bool:
-    """Run a study and copy its tables to ``<out>/<name>``; return whether it succeeded.
+def require_set(path: Path, name: str) -> None:
+    """Refuse a set that is not the one of the protocol.
+
+    Raises:
+        UserError: Its list lacks, or has another SHA-256.
+    """
+    fix = 'Fix: make it by tools/image/picture_sets.py.'
+    require(path.is_file(), f"--sets: '{path}' is not there. {fix}")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    require(
+        digest.startswith(DIGESTS[name]),
+        f"'{path}' has SHA-256 {digest[:12]}, that of the protocol {DIGESTS[name]}. {fix}",
+    )
+
+
+# --------------------------------------------------------------------------- one study
+def run_study(study: Study, args: argparse.Namespace) -> None:
+    """Run a study and store it.
 
     Args:
-        name (str): The study's; ``<out>`` has no folder of that name yet.
-        words (list[str]): The arguments of ``lm4ve try``.
-        args (argparse.Namespace): With ``work_dir`` and ``out``.
+        study (Study): The study, of which nothing is stored yet.
+        args (argparse.Namespace): Of :func:`main`.
+
+    Raises:
+        UserError: It failed.
     """
-    report = args.work_dir / name
-    places = ['--work-dir', str(report), '--cache', str(args.work_dir / 'features')]
-    command = [sys.executable, '-m', 'lm4ve.commands', 'try', *words, *COMMON, *places]
-    print(f'\n== {name}\n{shlex.join(command[1:])}', flush=True)
-    if subprocess.run(command).returncode:
-        return False
-    target = args.out / name
-    # The folder gets its name as a whole, since a study whose folder is there is done. What
-    # a killed run has left in a partial one is overwritten.
+    commit = describe_code()
+    for words in list_commands(study, not args.without_controls):
+        words = [*words, *_places(study)]
+        if args.workers is not None:
+            words += ['--workers', str(args.workers)]
+        print(f'\n== {study.name}\nlm4ve {shlex.join(words)}', flush=True)
+        command = [sys.executable, '-m', 'lm4ve.commands', *words]
+        # The package of this clone, also where another one is installed.
+        env = dict(os.environ, PYTHONPATH=str(PACKAGE))
+        done = subprocess.run(command, cwd=args.work_dir, env=env)
+        require(done.returncode == 0, f"'{study.name}' failed, see above.")
+    report = args.work_dir / 'reports' / study.name
+    store(report, args.out / study.name, dict(date=_today(), commit=commit))
+
+
+def run_all(studies: Sequence[Study], args: argparse.Namespace) -> list[str]:
+    """Run studies and store them; return the names of those that failed.
+
+    Fashion does not begin after a failure, since all else has to be stored before.
+
+    Args:
+        studies (Sequence[Study]): Of which nothing is stored yet, in their order.
+        args (argparse.Namespace): Of :func:`main`.
+    """
+    failed: list[str] = []
+    for study in studies:
+        if study.stage == LAST:
+            if failed and not (args.out / BEGUN).exists():
+                print('\nFashion waits until all else is stored.', flush=True)
+                return failed
+            begin_fashion(args.out)
+        try:
+            run_study(study, args)
+            if args.commit:
+                commit_stored(args.out, f'Store the study {study.name}')
+        except (UserError, StorageError, OSError) as e:
+            print(f'\nerror: {e}', file=sys.stderr, flush=True)
+            failed.append(study.name)
+    return failed
+
+
+def _places(study: Study) -> list[str]:
+    """Return the flags for the folders, from the work folder."""
+    if study.is_grid:  # its report stands in a folder of its name
+        return ['--work-dir', 'reports']
+    return ['--work-dir', f'reports/{study.name}', '--cache', 'features']
+
+
+def store(report: Path, target: Path, facts: dict[str, str]) -> None:
+    """Copy what stays of a report, and print its sizes.
+
+    The folder gets its name as a whole, since a study whose folder is there is done. What
+    a killed run has left in a partial one is overwritten.
+
+    Args:
+        report (Path): The folder of the report.
+        target (Path): The new folder.
+        facts (dict[str, str]): Date and commit.
+
+    Raises:
+        UserError: The report is not complete.
+    """
+    for name in _NEEDED:
+        require((report / name).is_file(), f"'{report}' lacks {name}.")
     partial = target.with_suffix('.partial')
     partial.mkdir(parents=True, exist_ok=True)
-    for path in (*report.glob('*.csv'), report / 'sentence.txt'):
-        shutil.copy(path, partial)
+    for name in KEPT:
+        if (report / name).is_file():
+            shutil.copyfile(report / name, partial / name)
+    write_json(facts, partial / evidence_page.RUN)
     partial.rename(target)
-    return True
+    sizes = []
+    for path in sorted(target.iterdir()):
+        sizes.append(f'{path.name} {path.stat().st_size / 1e3:.0f}')
+    print(f'{target} (kB): {", ".join(sizes)}')
+
+
+def describe_code() -> str:
+    """Return the commit, with a word where tracked files differ from it."""
+    commit = _git('rev-parse', '--short=12', 'HEAD')
+    changes = _git('status', '--porcelain', '--untracked-files=no')
+    if changes:
+        commit += ' with changes'
+    return commit
+
+
+def commit_stored(out: Path, subject: str) -> None:
+    """Write the pages anew and commit them with what is stored, if anything is new."""
+    evidence_page.write_pages(out)
+    paths = [str(path.resolve()) for path in (out, *evidence_page.PAGES)]
+    _git('add', '--', *paths)
+    if _git('status', '--porcelain', '--', *paths):
+        _git('commit', '--quiet', '-m', subject, '--', *paths)
+
+
+def _git(*words: str) -> str:
+    """Return what git prints about this clone.
+
+    Raises:
+        UserError: It fails.
+    """
+    done = subprocess.run(
+        ['git', *words], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    require(done.returncode == 0, f'git {words[0]}: {done.stderr.strip()}')
+    return done.stdout.strip()
+
+
+def _today() -> str:
+    return datetime.now(UTC).date().isoformat()
+
+
+def _describe(study: Study, out: Path) -> Iterator[str]:
+    """Yield the lines of --list: stage and name, and the commands."""
+    state = 'done' if (out / study.name).is_dir() else 'to do'
+    yield f'stage {study.stage} ({STAGES[study.stage]})  {state}  {study.name}'
+    for words in list_commands(study):
+        yield f'    lm4ve {shlex.join(words)}'
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Run the studies that are not stored yet."""
     add = (parser := build_parser(__doc__, {})).add_argument
-    add(
-        '--data', type=Path, default=Path('data'), help='folder of the sets of pictures'
-    )
-    add(
-        '--blocks',
-        type=Path,
-        default=Path('work_dirs/blocks'),
-        help='of formal languages',
-    )
-    add(
-        '--encoders',
-        type=Path,
-        default=Path('work_dirs/encoders'),
-        help='of checkpoints',
-    )
-    add(
-        '--gemma',
-        type=Path,
-        help='Gemma-3-270M, a GGUF file; without it that study is left out',
-    )
-    add('--work-dir', type=Path, default=Path('work_dirs/evidence'))
-    add('--out', type=Path, default=ROOT / 'docs/results/try', help='of the tables')
-    add('--only', nargs='+', help='names of studies')
-    add('--list', action='store_true', help='print the studies and stop')
-    add('--probes', type=Path, nargs='+', help='MODEL.json of tools/analysis/probe.py')
-    args = parser.parse_args(argv)
-    if args.probes:
-        table = test_probes(args.probes, args.out)
-        rows = table.itertuples(index=False, name=None)
-        write_csv(table.columns, rows, args.out / 'probes.csv')
-        print(table.to_string(index=False))
-        return
-    studies = dict(list_studies(args))
-    if unknown := set(args.only or ()) - set(studies):
-        raise UserError(
-            f'--only names no study: {", ".join(sorted(unknown))}. See --list.'
-        )
-    chosen = {
-        name: words for name, words in studies.items() if name in (args.only or studies)
+    folders = {
+        '--sets': ('data', 'folder of the sets of tools/image/picture_sets.py'),
+        '--dinov2': (
+            'dinov2-small',
+            'folder that tools/analysis/dinov2_small.py wrote',
+        ),
+        '--vit': ('vit_glyphs.pth', 'checkpoint of _base_/vit_glyphs.py'),
+        '--dyck': (DYCK, 'folder that tools/pretrain_block.py wrote'),
+        '--work-dir': ('work_dirs/evidence', 'of features, trainings and reports'),
+        '--out': (EVIDENCE, 'of the stored studies'),
     }
-    failed = []
-    for name, words in chosen.items():
-        done = (args.out / name).is_dir()
-        if args.list:
-            print(f'{"done" if done else "to do"}  {name}: {shlex.join(words)}')
-        elif not done and not run_study(name, words, args):
-            failed.append(name)
+    for flag, (default, words) in folders.items():
+        add(flag, type=Path, default=Path(default), help=f'{words}; default: {default}')
+    add('--stage', type=int, choices=STAGES, help='run this one alone')
+    add(
+        '--leave-out',
+        type=at_least(0),
+        default=0,
+        metavar='N',
+        help='leave out the last N studies of stages 4 and 5',
+    )
+    add(
+        '--without-controls',
+        action='store_true',
+        help='train only none and frozen in grids',
+    )
+    add('--workers', type=at_least(0), help='processes; as that of the commands')
+    add('--commit', action='store_true', help='commit each study before the next')
+    add('--list', action='store_true', help='print the studies and stop')
+    args = parser.parse_args(argv)
+    if args.list:
+        for study in STUDIES:
+            print('\n'.join(_describe(study, args.out)))
+        return
+    studies = choose(args.stage, args.leave_out, args.out)
+    require(
+        Path(lm4ve.__file__).is_relative_to(PACKAGE),
+        f"lm4ve is that of '{Path(lm4ve.__file__).parent}', not of this clone. Fix: "
+        f'PYTHONPATH={PACKAGE}.',
+    )
+    say_after_stop(args.out)
+    args.work_dir.mkdir(parents=True, exist_ok=True)
+    link_inputs(args, studies)
+    if args.commit:
+        args.out.mkdir(parents=True, exist_ok=True)
+        commit_stored(args.out, 'Store the studies before a stop')
+    failed = run_all(studies, args)
     if failed:
-        raise UserError(
-            f'These studies failed: {", ".join(failed)}. Fix: see above, start again.'
-        )
+        sys.exit(f'Failed: {", ".join(failed)}. Fix: see above, then start again.')
 
 
 if __name__ == '__main__':

@@ -27,10 +27,9 @@ import pandas as pd
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
-from scipy.stats import spearmanr
+from scipy.stats import spearmanr, ttest_1samp
 from torch import Tensor
 
-from lm4ve.ablation.statistics import confidence_interval
 from lm4ve.errors import UserError, check
 from lm4ve.files import write_json
 from lm4ve.necks import LLMBlockNeck
@@ -199,8 +198,8 @@ def _mean_with_interval(values: pd.Series) -> str:
     mean = f'{values.mean():.4f}'
     if len(values) == 1:
         return mean
-    low, high = confidence_interval(values)
-    return f'{mean} ({low:.4f} to {high:.4f})'
+    interval = ttest_1samp(values, 0).confidence_interval(0.95)
+    return f'{mean} ({interval.low:.4f} to {interval.high:.4f})'
 
 
 def correlation_rows(probes: pd.DataFrame, path: Path) -> list[dict[str, str]]:

@@ -14,7 +14,7 @@ OUT = ROOT / 'docs/images/architecture.svg'
 ROOMS = [
     ('commands, apis', 'what users call'),
     ('dry_run', 'checks before a training'),
-    ('cost, probing, ablation, release, analysis', 'studies of any model'),
+    ('cost, study, release, analysis', 'studies of any model'),
     ('tasks/<task>, tasks, tasks/base', 'data, models, metrics of a task'),
     ('convert, text, draw, geometry, data', 'what several tasks share'),
     ('runner', 'config, training, checkpoints'),

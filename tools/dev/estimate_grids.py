@@ -9,11 +9,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from lm4ve.ablation import load_grid
-from lm4ve.ablation.grid import Grid, Variant
-from lm4ve.ablation.identity import fresh_config
 from lm4ve.cost import TrainingEstimate, estimate_training
 from lm4ve.runner.config import merge_options
+from lm4ve.study.trainings.grid import Grid, Variant
+from lm4ve.study.trainings.grid_files import load_grid
+from lm4ve.study.trainings.identity import fresh_config
 
 ROOT = Path(__file__).resolve().parents[2]
 GRIDS = ROOT / 'configs/ablations'
@@ -65,9 +65,9 @@ def grids_with_scores() -> list[Grid]:
 
 def estimate(grid: Grid, variant: Variant) -> TrainingEstimate:
     """Estimate a variant's training on one A100."""
-    trial = grid.trial(variant, 'main', grid.seeds[0], None)
+    options = grid.options(variant, 'test', grid.seeds[0], None)
     cfg = fresh_config(variant.config)
-    merge_options(cfg, trial.options)
+    merge_options(cfg, options)
     return estimate_training(cfg, 'a100')
 
 

@@ -18,11 +18,17 @@ digits: scikit-learn's handwritten digits, enlarged. No source. CC BY 4.0.
 glyphs: small letters, tested on fonts of unseen designs. Folders of .ttf and .otf
     files, for example of Debian's font packages, whose licences they keep.
 easy-vqa: one shape of one color, 24 classes. No source: the package easy-vqa. MIT.
+fashion: photographs of clothes, 28 pixels and gray, ten classes: 400 of each, drawn from
+    the test pictures of Fashion-MNIST. The folder of Debian's package
+    dataset-fashion-mnist 0.0~git20200523.55506a9-1 (/usr/share/datasets/fashion-mnist).
+    MIT.
 
 The npm packages come with `npm pack NAME`. Flags, clock faces and the like are drawings
 of their own, though they resemble each other.
 """
 
+import gzip
+import hashlib
 import io
 import json
 import re
@@ -223,6 +229,70 @@ def _true_words(path: Path) -> dict[int, set[str]]:
     return words
 
 
+_CLOTHES = (
+    't-shirt',
+    'trouser',
+    'pullover',
+    'dress',
+    'coat',
+    'sandal',
+    'shirt',
+    'sneaker',
+    'bag',
+    'ankle boot',
+)
+_PER_CLOTHING = 400
+
+
+def read_fashion(args: Any) -> Iterator[Picture]:
+    """Yield Fashion-MNIST's photographs, enlarged and dark on white as they were taken.
+
+    Each is a group: no two of its test pictures are equal, and it tells no article.
+    """
+    (root,) = args.source
+    pixels = _idx_values(
+        root / 't10k-images-idx3-ubyte.gz',
+        sha256='cc1d090a38ace84dfa1aa66e3ada7c336ef481a96936906477e6dd344da56eaa',
+    )
+    pictures = 255 - pixels.reshape(-1, 28, 28)
+    labels = _idx_values(
+        root / 't10k-labels-idx1-ubyte.gz',
+        sha256='8d3605d196f4be44669e46906da9733c8131fef761fdbfec72c424d5222f1a05',
+    )
+    for number, label in enumerate(_CLOTHES):
+        own = np.flatnonzero(labels == number)
+        chosen = args.rng.choice(own, _PER_CLOTHING, replace=False)
+        for i in np.sort(chosen):
+            image = Image.fromarray(pictures[i])
+            image = image.resize((args.size, args.size), Image.BICUBIC)
+            yield Picture(f'{i:04d}', image, label, str(i))
+
+
+def _idx_values(path: Path, sha256: str) -> np.ndarray:
+    """Read the values of a zipped file in MNIST's format, and no other file.
+
+    Args:
+        path (Path): The file: two bytes zero, the type, the number of axes, each axis's
+            length in four bytes, then the values.
+        sha256 (str): The file's hash.
+
+    Returns:
+        np.ndarray: ``[values]``, uint8.
+
+    Raises:
+        UserError: The file has another hash.
+    """
+    zipped = path.read_bytes()
+    if hashlib.sha256(zipped).hexdigest() != sha256:
+        raise UserError(
+            f"'{path}' is not the one whose pictures were studied. Fix: take that of "
+            "Debian's dataset-fashion-mnist 0.0~git20200523.55506a9-1."
+        )
+    content = gzip.decompress(zipped)
+    axes = content[3]
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * axes)
+
+
 # ---------------------------------------------------------------------------- writing
 class PictureSet(NamedTuple):
     """A set.
@@ -245,6 +315,7 @@ SETS = {
     'digits': PictureSet(read_digits, 0, test=0.56, val=0.11),
     'glyphs': PictureSet(read_glyphs, 1, test=0.45, val=0.12),
     'easy-vqa': PictureSet(read_easy_vqa, 0, test=0.25, val=0.1),
+    'fashion': PictureSet(read_fashion, 1, test=0.5, val=0.25),
 }
 
 

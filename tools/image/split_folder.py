@@ -6,8 +6,8 @@
 photos/<class>/* becomes data/photos/{train,val}/<class>/*; a fifth of each class goes to
 val, and with --test another one to test. The splits are those that `lm4ve try photos` draws:
 copies of a picture, also in another format, stand on one side. Left out are damaged files,
-files with other endings, and classes of fewer than five different pictures; warnings name
-them. Nothing in photos/ changes.
+files with other endings, and classes of fewer than five different pictures; left_out.csv
+in the new folder names them. Nothing in photos/ changes.
 """
 
 import shutil
@@ -17,8 +17,8 @@ from pathlib import Path
 import pandas as pd
 
 from lm4ve.errors import UserError
-from lm4ve.probing.data import ProbeData, read_data
 from lm4ve.runner.command_line import build_parser, run_tool
+from lm4ve.study.pictures.data import ProbeData, read_data, write_left_out
 
 
 def splits_of(data: ProbeData, with_test: bool) -> pd.Series:
@@ -57,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         copy = args.out / split / Path(item).relative_to(args.source)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(item, copy)
+    write_left_out(data, args.out / 'left_out.csv')
     labels = pd.Series([data.classes[label] for label in data.labels], name='class')
     print(pd.crosstab(labels, splits.rename('split'), margins=True).to_string())
 

@@ -1,6 +1,6 @@
 # The controls of the embedded data sets; a grid adds its configs and rates.
 seeds = 8
-reference = 'frozen pre-trained'
+subject = 'frozen pre-trained'
 
 _random = {'model.neck.block.pretrained': False, 'model.neck.block.seed': '{seed}'}
 variants = {

@@ -1,7 +1,7 @@
 # Controls that ask whether it is the language: weights that were pre-trained on a
 # formal language (tools/pretrain_block.py), and a trained layer in the block's place.
 seeds = 8
-reference = 'frozen pre-trained'
+subject = 'frozen pre-trained'
 
 # As many trainable parameters as a frozen block with its mappers of 384 by 64.
 _attention = dict(

@@ -1,6 +1,6 @@
 # The controls of the paper's models; a grid adds its configs.
 seeds = 3
-reference = 'frozen pre-trained'
+subject = 'frozen pre-trained'
 
 _seed = {'model.neck.block.seed': '{seed}'}
 variants = {

@@ -8,15 +8,35 @@ Started again after a kill, it goes on where it was. See docs/guides/ablations.m
 
 import argparse
 import dataclasses
+import shlex
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from lm4ve.ablation import Grid, Store, load_grid, select_tuned
-from lm4ve.ablation.report import report_grid
-from lm4ve.ablation.store import metric_of
-from lm4ve.ablation.workers import Executor, Workers
+from lm4ve.commands.engine import build_pool, run_only, say_after_stop
 from lm4ve.commands.flags import parser_of
-from lm4ve.errors import UserError, check, require
+from lm4ve.errors import check
+from lm4ve.files import write_text
 from lm4ve.runner.rich_console import Console
+from lm4ve.study.compare import RULE
+from lm4ve.study.earlier import write_plan
+from lm4ve.study.pool import require_success
+from lm4ve.study.report import claim_folder, write_report
+from lm4ve.study.store import Store
+from lm4ve.study.trainings.contents import report_of
+from lm4ve.study.trainings.grid import Grid
+from lm4ve.study.trainings.grid_files import load_grid, read_name
+from lm4ve.study.trainings.scopes import modules_of
+from lm4ve.study.trainings.scores import is_of_labels
+from lm4ve.study.trainings.stored import (
+    question_of,
+    read_grid_study,
+    write_grid_study,
+)
+from lm4ve.study.trainings.study import GridStudy
+
+#: Below the work folder, that of the jobs' results, which grids share.
+JOBS = 'jobs'
 
 
 def select_part(grid: Grid, args: argparse.Namespace) -> Grid:
@@ -39,81 +59,66 @@ def select_part(grid: Grid, args: argparse.Namespace) -> Grid:
     return grid
 
 
-def print_list(grid: Grid, store: Store, console: Console) -> None:
-    """Print the trials, whether each is done, and how many wait for tuned values."""
-    tuning = grid.tuning()
-    main = grid.main(select_tuned(grid, store))
-    for trial in tuning + main:
-        state = 'done' if store.result(trial) else 'to do'
-        console.print(f'{trial.id}  {state:6} {trial}', highlight=False, soft_wrap=True)
-    waiting = len(grid.variants) * len(grid.seeds) - len(main)
+def print_list(study: GridStudy, console: Console) -> None:
+    """Print the jobs, whether each is done, and how many wait for tuned values."""
+    tests = study.tests()
+    for job in [*study.tuning(), *study.draws(), *tests]:
+        state = 'done' if study.store.result(job) else 'to do'
+        console.print(f'{job.key}  {state:6} {job}', highlight=False, soft_wrap=True)
+    waiting = len(study.grid.variants) * len(study.grid.seeds) - len(tests)
     if waiting:
-        console.print(
-            f'and {waiting} main trials, whose tuned values are not known yet'
-        )
+        console.print(f'and {waiting} trainings, whose tuned values are not known yet')
 
 
-def build_executor(
-    grid: Grid, store: Store, args: argparse.Namespace, console: Console
-) -> Executor:
-    """Return the executor that runs the grid's trials, on this machine or by Slurm.
+def write_rule(grid: Grid, out: Path) -> str:
+    """Write plan and rule of a grid into its folder, and return the rule.
 
     Raises:
-        UserError: There are too few devices, a flag is of the other executor, or an
-            option of sbatch is not NAME=VALUE.
+        UserError: It holds the report of something else.
     """
-    shared = (store, args.workers, args.threads, grid.keep_checkpoints, console)
-    if args.executor == 'local':
-        gpus = [name for name in args.gpus.split(',') if name]
-        if gpus or args.gpus_per_trial > 1:
-            needed = args.workers * args.gpus_per_trial
-            check('the number of devices in --gpus', len(gpus), least=needed)
-        return Workers(*shared, gpus)
-    if args.gpus:
-        raise UserError(
-            '--gpus is for this machine. For Slurm: --slurm gpus_per_node=1.'
-        )
-    from lm4ve.ablation.slurm import SlurmJobs
-
-    options = {}
-    for word in args.slurm:
-        name, separator, value = word.partition('=')
-        require(
-            separator,
-            f"--slurm '{word}' is not NAME=VALUE. Fix: for example time=120.",
-        )
-        options[name] = value
-    return SlurmJobs(*shared, options)
+    out.mkdir(parents=True, exist_ok=True)
+    claim_folder(out, dict(grid=grid.name))
+    counted = 'seeds alone, since scores are of whole trainings'
+    if is_of_labels(grid.metric):
+        counted = 'seeds and test samples, each of which is a group'
+    rule = (
+        f'{RULE}\n\nHere: the interval counts {counted}; {grid.metric}, margin '
+        f'{grid.margin:g}, {len(grid.seeds)} seeds, {len(grid.pairs)} comparisons.'
+    )
+    write_text(f'{rule}\n', out / 'rule.txt')
+    write_plan(out, question_of(grid), grid.pairs, len(grid.seeds), grid.margin)
+    return rule
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the trials that are missing, and report those that are finished."""
+    """Run the trainings that are missing, and report those that are finished."""
     args = parser_of('ablate').parse_args(argv)
     check('--workers', args.workers, least=1)
-    whole = load_grid(args.grid)
-    grid = select_part(whole, args)
-    store = Store(args.work_dir, args.gpus_per_trial)
-    console = Console()
-
-    def describe(result: dict) -> str:
-        score = metric_of(grid, result)
-        return f'{grid.metric} {score:.4f} ({result["wall_seconds"]:.0f} s)'
-
-    if args.list:
-        print_list(grid, store, console)
+    if args.only:
+        run_only(args, [args.work_dir / JOBS])
         return
-    failures = []
-    if not args.report_only:
-        with store.lock():
-            executor = build_executor(grid, store, args, console)
-            failures = executor.run(grid.tuning(), describe)
-            failures += executor.run(grid.main(select_tuned(grid, store)), describe)
-    selected = select_tuned(whole, store)
-    trials = whole.tuning() + whole.main(selected)
-    report_grid(whole, store, trials, selected, console)
-    if failures:
-        lines = [f'  {f.trial}: {f.reason}\n    {f.log}' for f in failures]
-        raise UserError(
-            f'{len(failures)} trial(s) failed; the same command tries them again:\n'
-            + '\n'.join(lines)
-        )
+    store = Store(args.work_dir / JOBS)
+    console = Console()
+    if args.report_only:
+        out = args.work_dir / read_name(args.grid)
+        write_report(report_of(read_grid_study(out)), out, console)
+        return
+    whole = load_grid(args.grid)
+    if args.margin is not None:
+        check('--margin', args.margin, above=0)
+        whole = dataclasses.replace(whole, margin=args.margin)
+    out = args.work_dir / whole.name
+    processes = args.gpus_per_trial
+    part = GridStudy(select_part(whole, args), store, processes)
+    if args.list:
+        print_list(part, console)
+        return
+    say_after_stop(args.work_dir)
+    with store.lock('--work-dir'):
+        rule = write_rule(whole, out)
+        pool = build_pool(store, args, modules_of(part.grid), processes)
+        failures = part.run(pool)
+        command = shlex.join(['lm4ve', 'ablate', *sys.argv[1:]])
+        if write_grid_study(GridStudy(whole, store, processes), rule, command, out):
+            write_report(report_of(read_grid_study(out)), out, console)
+    require_success(failures)

@@ -41,7 +41,6 @@ _SBATCH = (
 )
 _MEASURES = ('magnitude', 'frequency')
 _FORMAL = 'weights of a formal language, from tools/pretrain_block.py'
-_AGAIN = 'use what was trained before (default), or train all again'
 _FORMATS = ('onnx', 'torch-export', 'safetensors')
 _VARIANTS = (
     'linear',
@@ -49,16 +48,11 @@ _VARIANTS = (
     'knn',
     'attentive',
     'frozen',
-    'lora',
     'random',
-    'random-scaled',
     'formal',
     'attention',
     'mlp',
 )
-#: Variants that are compared only where they are named.
-_ON_REQUEST = ('random-scaled',)
-DEFAULT_VARIANTS = [name for name in _VARIANTS if name not in _ON_REQUEST]
 
 
 def _read_layers(word: str) -> tuple[int, ...]:
@@ -94,6 +88,22 @@ def _read_shots(word: str) -> int:
     raise argparse.ArgumentTypeError(f"'{word}' is no number of pictures, nor 'all'.")
 
 
+#: Where the jobs of a study run.
+_ENGINE: Flags = {
+    '--threads': dict(type=at_least(1), default=1, help='CPU threads of each'),
+    '--gpus': dict(
+        default='', help='devices to share out among the workers, such as 0,1,2,3'
+    ),
+    '--executor': dict(
+        choices=['local', 'slurm'], default='local', help='this machine, or Slurm'
+    ),
+    '--slurm': dict(nargs='+', default=[], metavar='NAME=VALUE', help=_SBATCH),
+    '--only': dict(
+        nargs='+', metavar='KEY', help='run these jobs here, and report nothing'
+    ),
+}
+
+
 #: Command -> its flags.
 FLAGS: dict[str, Flags] = {
     'try': {
@@ -103,16 +113,14 @@ FLAGS: dict[str, Flags] = {
         'data': dict(help='a folder of class folders, a CSV file or a config'),
         '--block': dict(
             required=True,
-            nargs='+',
-            metavar='[NAME=]CHECKPOINT',
-            help='package:NAME, folder or hub id; several are compared at once',
+            metavar='CHECKPOINT',
+            help='package:NAME, folder or hub id of a language model',
         ),
         '--layers': dict(
             type=_read_layers,
-            nargs='+',
-            default=[(-1,)],
+            default=(-1,),
             metavar='LAYER',
-            help='each in turn, 24-29 as one block; default: the last',
+            help='that are the block: 5, or 24-29 as one; default: the last',
         ),
         '--heads': dict(
             type=at_least(0),
@@ -124,22 +132,21 @@ FLAGS: dict[str, Flags] = {
         '--variants': dict(
             nargs='+',
             choices=_VARIANTS,
-            help='default: all but random-scaled, as far as the minutes allow',
+            default=_VARIANTS,
+            help='default: all',
         ),
         '--shots': dict(
             type=_read_shots,
-            nargs='+',
-            default=[0],
+            default=0,
             metavar='N',
             help="pictures of each class to train on, or 'all'; default: all",
         ),
-        '--seeds': dict(type=int, help='default: 8; 6 to 4 where the minutes are few'),
-        '--minutes': dict(
-            type=float,
-            default=10.0,
-            help='for all of it on free cores, default: 10; the steps follow',
+        '--seeds': dict(
+            type=at_least(2), default=8, help='trainings of each variant; default: 8'
         ),
-        '--steps': dict(type=int, help='of each training, whatever they take'),
+        '--steps': dict(
+            type=at_least(10), default=120, help='of each training; default: 120'
+        ),
         '--rates': dict(
             type=float, nargs='+', default=[], help='of learning; default: a ladder'
         ),
@@ -151,11 +158,6 @@ FLAGS: dict[str, Flags] = {
             default=16,
             help='average-pool to so many tokens; 0 keeps all',
         ),
-        '--views': dict(
-            type=at_least(1),
-            default=1,
-            help='of a picture to train: itself, and cuts of it',
-        ),
         '--dtype': dict(
             choices=['auto', 'float32', 'bfloat16'],
             default='auto',
@@ -166,6 +168,13 @@ FLAGS: dict[str, Flags] = {
             type=at_least(1), help="side of the pictures; default: the encoder's"
         ),
         '--limit': dict(type=at_least(1), help='take about so many pictures'),
+        '--seed': dict(
+            type=at_least(0), default=0, help='of the splits and of --limit; default: 0'
+        ),
+        '--group-by': dict(
+            metavar='parent|COLUMN',
+            help="pictures of a folder, or of a cell, are one group; default: 'group'",
+        ),
         '--cache': dict(
             type=Path, default=Path('work_dirs/try/cache'), help='of what is computed'
         ),
@@ -173,11 +182,11 @@ FLAGS: dict[str, Flags] = {
             type=Path, help='of the report; default: named by what is compared'
         ),
         '--workers': dict(
-            type=int, help='processes; default: one for each core, or for a GPU'
+            type=at_least(0),
+            help='processes; default: one for each core, or for a GPU',
         ),
-        '--resume': dict(
-            action=argparse.BooleanOptionalAction, default=True, help=_AGAIN
-        ),
+        **_ENGINE,
+        '--report-only': dict(_YES, help='the report again, from its own files'),
     },
     'list': {'--task': dict(help='only those of it, for example image')},
     'train': {
@@ -242,22 +251,18 @@ FLAGS: dict[str, Flags] = {
         '--work-dir': dict(
             type=Path, default=Path('work_dirs/ablations'), help='of trials and tables'
         ),
-        '--workers': dict(type=int, default=1, help='trials at a time'),
-        '--threads': dict(type=at_least(1), default=1, help='CPU threads of each'),
-        '--gpus': dict(
-            default='', help='devices to share out among the workers, such as 0,1,2,3'
-        ),
+        '--workers': dict(type=int, default=1, help='trainings at a time'),
+        **_ENGINE,
         '--gpus-per-trial': dict(
-            type=at_least(1), default=1, help='more than one train a trial distributed'
+            type=at_least(1), default=1, help='more than one train distributed'
         ),
-        '--executor': dict(
-            choices=['local', 'slurm'], default='local', help='this machine, or Slurm'
-        ),
-        '--slurm': dict(nargs='+', default=[], metavar='NAME=VALUE', help=_SBATCH),
         '--seeds': dict(type=int, nargs='+', help='only these'),
         '--variants': dict(nargs='+', help='only these'),
-        '--list': dict(_YES, help='print the trials and their states; run nothing'),
-        '--report-only': dict(_YES, help='tables and plot of the finished trials'),
+        '--margin': dict(
+            type=float, help="smallest difference that matters; default: the grid's"
+        ),
+        '--list': dict(_YES, help='print the jobs and their states; run nothing'),
+        '--report-only': dict(_YES, help='the report again, from its own files'),
     },
     'cost': {
         **CONFIG,

@@ -1,8 +1,8 @@
 """Does a language model's block help your encoder on your data, and is it the language?
 
     lm4ve try timm/vit_small_patch14_dinov2 photos/ --block package:all-MiniLM-L6-v2
-    lm4ve try package:efficientnet-lite0 photos.csv --block /models/llama-7b --layers 0 15 31
-    lm4ve try package:efficientnet-lite0 photos --block /models/gemma-4-31b --layers 24-29 26
+    lm4ve try package:efficientnet-lite0 photos.csv --block /models/llama-7b --layers 15
+    lm4ve try package:efficientnet-lite0 photos --block /models/gemma-4-31b --layers 24-29
 
 DATA is a folder with a folder of pictures for each class, a CSV file, or a config.
 Started again, also with other layers or more seeds, it uses what was trained before.
@@ -14,33 +14,48 @@ import os
 import re
 import shlex
 import sys
-import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
-from mmengine.logging import MessageHub, MMLogger
+from mmengine.logging import MMLogger
 
 from lm4ve.blocks import LLMBlock
-from lm4ve.commands.flags import DEFAULT_VARIANTS, parser_of
+from lm4ve.commands.engine import build_pool, run_only, say_after_stop
+from lm4ve.commands.flags import parser_of
 from lm4ve.errors import UserError, check
 from lm4ve.files import require_writable, sole_use, write_text
-from lm4ve.probing.candidates import words_of_layers
-from lm4ve.probing.data import ProbeData, read_data
-from lm4ve.probing.encoders import load_encoder
-from lm4ve.probing.features import FeatureExtraction
-from lm4ve.probing.heard_warnings import hear_warnings
-from lm4ve.probing.plan import Spent, StudySettings
-from lm4ve.probing.precision import DTYPES, choose_dtype
-from lm4ve.probing.profiling import TokenShape
-from lm4ve.probing.report import claim_folder, write_report
-from lm4ve.probing.results import RECIPE
-from lm4ve.probing.study import Prepared, Study, blocks_of, prepare_study
-from lm4ve.probing.verdict import RULE
-from lm4ve.probing.workers import start_workers
 from lm4ve.runner.cores import count_cores
 from lm4ve.runner.devices import find_device
+from lm4ve.study.compare import RULE
+from lm4ve.study.earlier import write_plan
+from lm4ve.study.heads.candidates import words_of_layers
+from lm4ve.study.heads.contents import report_of
+from lm4ve.study.heads.heard_warnings import hear_warnings
+from lm4ve.study.heads.precision import DTYPES, choose_dtype
+from lm4ve.study.heads.profiling import TokenShape
+from lm4ve.study.heads.settings import StudySettings
+from lm4ve.study.heads.stored import (
+    StoredStudy,
+    question_of,
+    read_study,
+    with_earlier,
+    write_study,
+)
+from lm4ve.study.heads.study import Study, blocks_of, profile_heads
+from lm4ve.study.heads.training import RECIPE
+from lm4ve.study.pictures.data import ProbeData, read_data, write_left_out
+from lm4ve.study.pool import Pool
+from lm4ve.study.report import claim_folder, write_report
+from lm4ve.study.store import Store
+from lm4ve.study.tokens.encoders import load_encoder
+from lm4ve.study.tokens.features import FeatureExtraction
+
+#: Below the folder of tokens, that of the jobs' results.
+JOBS = 'jobs'
+#: Below the folder of the report: the files that are not used.
+LEFT_OUT = 'left_out.csv'
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -52,17 +67,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     args = parser_of('try').parse_args(argv)
     if args.rates:
         check('the number of --rates', len(set(args.rates)), least=3)
-    for name, least in (('seeds', 2), ('steps', 10), ('workers', 0)):
-        value = getattr(args, name)
-        # A zero is allowed: no seeds or steps are the default, no workers this process.
-        if value:
-            check(f'--{name}', value, least=least)
     check('--margin', args.margin, above=0)
-    check('--minutes', args.minutes, above=0)
     for rate in args.rates:
         check('--rates', rate, above=0)
-    if args.variants is not None:
-        _check_variants(args.variants, has_formal=bool(args.formal))
+    _check_variants(args.variants, has_formal=bool(args.formal))
     return args
 
 
@@ -91,31 +99,20 @@ def settings_of(args: argparse.Namespace) -> StudySettings:
     """Return the settings of a study by its flags, with defaults for those not given.
 
     Raises:
-        UserError: Two folders of --formal, or two models of --block, have one name.
+        UserError: Two folders of --formal have one name.
     """
-    workers = args.workers
-    if workers is None:
-        has_gpu = find_device(None).type != 'cpu'
-        workers = 1 if has_gpu else count_cores()
-    families = args.variants
-    if families is None:
-        families = DEFAULT_VARIANTS
     return StudySettings(
-        blocks=_read_named(args.block, '--block'),
+        block=args.block,
         layers=args.layers,
         kept_heads=args.heads,
         formal=_read_named(args.formal, '--formal'),
         dtype=args.dtype,
-        families=families,
-        may_drop=args.variants is None,
+        families=args.variants,
         shots=args.shots,
-        seeds=args.seeds or None,
-        steps=args.steps or None,
-        minutes=args.minutes,
+        seeds=args.seeds,
+        steps=args.steps,
         rates=list(dict.fromkeys(args.rates)),
         margin=args.margin,
-        workers=workers,
-        resume=args.resume,
     )
 
 
@@ -147,15 +144,36 @@ def _read_named(words: Sequence[str], flag: str) -> dict[str, str]:
     return named
 
 
+def _default_workers(gpus: str) -> int:
+    """Return a process a GPU that is named, else one for the GPU, else one a core.
+
+    Args:
+        gpus (str): The flag ``--gpus``.
+    """
+    if gpus:
+        return len(gpus.split(','))
+    if find_device(None).type != 'cpu':
+        return 1
+    return count_cores()
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Compute features once, run the study on them, and write its report."""
-    started = time.monotonic()
     args = parse_args(argv)
+    if args.only:
+        run_only(args, list(args.cache.glob(f'*/{JOBS}')))
+        return
     settings = settings_of(args)
+    if args.workers is None:
+        args.workers = _default_workers(args.gpus)
     logger = MMLogger.get_instance('lm4ve-try', log_level='WARNING')
     out = args.work_dir
     if out is None:
         out = Path('work_dirs/try', default_name(args))
+    if args.report_only:
+        report(out)
+        return
+    say_after_stop(args.cache)
     # Before anything is computed: nobody waits ten minutes for a report that cannot be
     # written.
     require_writable(args.cache, '--cache')
@@ -164,14 +182,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         claim_folder(out, identity_of(args))
         require_blocks(settings)
         encoder = load_encoder(args.encoder, args.encoder_checkpoint, args.size)
-        data = read_data(args.data, limit=args.limit)
-        # A stopped command prints this path as what it saved.
-        MessageHub.get_instance('lm4ve-try').update_info('last_ckpt', str(args.cache))
-        extraction = FeatureExtraction(
-            encoder, data, args.cache, args.views, args.tokens
+        data = read_data(
+            args.data, seed=args.seed, limit=args.limit, group_by=args.group_by
         )
-        with sole_use(extraction.folder / 'study.lock'):
-            run_study(extraction, settings, started, out, warnings)
+        write_left_out(data, out / LEFT_OUT)
+        extraction = FeatureExtraction(encoder, data, args.cache, args.tokens)
+        store = Store(extraction.folder / JOBS)
+        with store.lock('--cache'):
+            pool = build_pool(store, args, ['lm4ve.study.heads.training'])
+            run_study(extraction, settings, pool, out, warnings)
 
 
 def require_blocks(settings: StudySettings) -> None:
@@ -190,13 +209,17 @@ def require_blocks(settings: StudySettings) -> None:
 
 def identity_of(args: argparse.Namespace) -> dict[str, str]:
     """Return what decides which study a report is of: flag -> what the user named."""
-    identity = dict(encoder=args.encoder, data=args.data, block=' '.join(args.block))
+    identity = dict(encoder=args.encoder, data=args.data, block=args.block)
     if args.encoder_checkpoint is not None:
         identity['encoder checkpoint'] = str(args.encoder_checkpoint)
     if args.size is not None:
         identity['size'] = str(args.size)
     if args.limit is not None:
         identity['limit'] = str(args.limit)
+    if args.seed:
+        identity['seed'] = str(args.seed)
+    if args.group_by is not None:
+        identity['groups'] = args.group_by
     if args.formal:
         identity['formal'] = ' '.join(args.formal)
     return identity
@@ -204,23 +227,23 @@ def identity_of(args: argparse.Namespace) -> dict[str, str]:
 
 def default_name(args: argparse.Namespace) -> str:
     """Return the name of the folder of a report, by what is compared."""
-    parts = [args.encoder, args.data, *args.block]
+    parts = [args.encoder, args.data, args.block]
     if args.encoder_checkpoint is not None:
         parts += ['checkpoint', Path(args.encoder_checkpoint).stem]
     if args.size is not None:
         parts += ['size', str(args.size)]
     if args.limit is not None:
         parts += ['limit', str(args.limit)]
+    if args.seed:
+        parts += ['seed', str(args.seed)]
+    if args.group_by is not None:
+        parts += ['by', args.group_by]
     if args.formal:
         parts += ['formal', *args.formal]
-    if args.layers != [(-1,)]:
-        parts.append('layers')
-        parts += [words_of_layers(layers) for layers in args.layers]
-    if args.shots != [0]:
-        parts.append('shots')
-        for count in args.shots:
-            word = 'all' if count == 0 else str(count)
-            parts.append(word)
+    if args.layers != (-1,):
+        parts += ['layers', words_of_layers(args.layers)]
+    if args.shots:
+        parts += ['shots', str(args.shots)]
     if args.heads:
         parts.append('heads')
         parts += [str(head) for head in args.heads]
@@ -228,7 +251,7 @@ def default_name(args: argparse.Namespace) -> str:
     return name.strip('-')
 
 
-def require_shots(shots: Sequence[int], data: ProbeData) -> None:
+def require_shots(shots: int, data: ProbeData) -> None:
     """Refuse more shots than the smallest class has pictures to train on.
 
     Raises:
@@ -239,7 +262,7 @@ def require_shots(shots: Sequence[int], data: ProbeData) -> None:
     smallest = int(counts.argmin())
     check(
         f"--shots ('{data.classes[smallest]}' has {counts[smallest]} pictures to train on)",
-        max(shots),
+        shots,
         most=int(counts[smallest]),
     )
 
@@ -247,83 +270,77 @@ def require_shots(shots: Sequence[int], data: ProbeData) -> None:
 def run_study(
     extraction: FeatureExtraction,
     settings: StudySettings,
-    started: float,
+    pool: Pool,
     out: Path,
     warnings: Sequence[str],
 ) -> None:
-    """Plan a study, compute its features, train, and write the report into a folder.
+    """Compute features, train, and write the report into a folder.
 
     Args:
         extraction (FeatureExtraction): Runs the encoder.
         settings (StudySettings): What the user asks for.
-        started (float): ``time.monotonic()`` when the minutes began.
+        pool (Pool): Trains.
         out (Path): The folder.
         warnings (Sequence[str]): What is warned of; it grows until the report.
     """
     require_shots(settings.shots, extraction.data)
     dtype = choose_dtype(settings.dtype, extraction.folder)
     settings = replace(settings, dtype=dtype)
-    with start_workers(settings.workers) as run:
-        (tokens, channels), seconds, seconds_of_picture = extraction.start()
-        data = extraction.data
-        shape = TokenShape(
-            tokens=tokens,
-            channels=channels,
-            prefix=extraction.encoder.prefix,
-            has_class_token=extraction.encoder.has_class_token,
-            classes=len(data.classes),
-            pictures=len(data.splits['train']),
-        )
-        # What else the cores did meanwhile does not count: on a free machine less would
-        # have passed.
-        worked = min(time.monotonic() - started, time.process_time())
-        spent = Spent(worked, seconds, seconds_of_picture)
-        prepared = prepare_study(settings, shape, extraction.folder, spent, run)
-        _print_plan(prepared, settings, seconds)
-        features = extraction.finish()
-        # Damage that only the encoder's reading finds is gone by now.
-        data = replace(data, splits=features.data.splits)
-        require_shots(settings.shots, data)
-        study = Study(features, settings, prepared, run, started)
-        numbers = _describe(study)
-        rule = f'{RULE}\n\nHere: {numbers}'
-        write_text(f'{rule}\n', out / 'rule.txt')
-        print(f'Verdicts by the rule in {out / "rule.txt"}, fixed now: {numbers}\n')
-        results = study.train()
-    command = shlex.join(['lm4ve', 'try', *sys.argv[1:]])
-    write_report(study, results, out, rule, command, data, warnings)
-
-
-def _print_plan(prepared: Prepared, settings: StudySettings, seconds: float) -> None:
-    """Print what will be done and what is left out, before it takes time.
-
-    Args:
-        prepared (Prepared): Heads and plan.
-        settings (StudySettings): The precision and the minutes.
-        seconds (float): How long the encoder will take on free cores.
-    """
-    plan = prepared.plan
-    print(
-        f'Plan: about {seconds / 60:.1f} minutes for the encoder; then '
-        f'{len(prepared.heads)} variants, {plan.seeds} seeds of {plan.steps} steps, '
-        f'products in {settings.dtype}.',
-        flush=True,
+    features = extraction.extract()
+    # Damage that only the encoder's reading finds is left out by now.
+    left_out = features.data.left_out
+    data = replace(extraction.data, splits=features.data.splits, left_out=left_out)
+    if left_out != extraction.data.left_out:
+        write_left_out(data, out / LEFT_OUT)
+    require_shots(settings.shots, data)
+    _, tokens, channels = features.shape
+    shape = TokenShape(
+        tokens=tokens,
+        channels=channels,
+        has_class_token=extraction.encoder.has_class_token,
+        classes=len(data.classes),
     )
-    if plan.dropped:
-        print(
-            f'Left out, since --minutes {settings.minutes:g} is too few for them: '
-            f'{", ".join(plan.dropped)}.',
-            flush=True,
-        )
+    heads = profile_heads(settings, shape)
+    study = Study(features, settings, heads, pool)
+    numbers = _describe(study)
+    rule = f'{RULE}\n\nHere: {numbers}'
+    write_text(f'{rule}\n', out / 'rule.txt')
+    write_plan(
+        out,
+        question_of(settings),
+        study.planned(),
+        settings.seeds,
+        settings.margin,
+        [asdict(head) for head in heads.values()],
+    )
+    print(f'Verdicts by the rule in {out / "rule.txt"}, fixed now: {numbers}\n')
+    results = study.train()
+    command = shlex.join(['lm4ve', 'try', *sys.argv[1:]])
+    found = StoredStudy(
+        features, settings, heads, results, rule, command, list(warnings)
+    )
+    write_study(with_earlier(found, out), data, out)
+    report(out)
+
+
+def report(out: Path) -> None:
+    """Write the report of the study in a folder, from its files alone.
+
+    Raises:
+        UserError: There is no study.
+    """
+    study, data = read_study(out)
+    write_report(report_of(study, data), out)
 
 
 def _describe(study: Study) -> str:
     """Return the numbers of a study that its verdicts depend on, as text."""
     data = study.features.data
+    settings = study.settings
     return (
-        f'{study.plan.steps} steps, {study.plan.seeds} seeds, margin '
-        f'{study.settings.margin:g}, {len(data.splits["test"]):,} test pictures of '
-        f'{len(data.classes)} classes, products in {study.settings.dtype}, recipe '
+        f'{settings.steps} steps, {settings.seeds} seeds, margin '
+        f'{settings.margin:g}, {len(data.splits["test"]):,} test pictures of '
+        f'{len(data.classes)} classes, products in {settings.dtype}, recipe '
         f'{RECIPE}.'
     )
 

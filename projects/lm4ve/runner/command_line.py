@@ -13,6 +13,7 @@ from mmengine.config import Config, ConfigDict
 
 from lm4ve.runner.config import check_config, merge_options
 from lm4ve.runner.config import read_config as read_config
+from lm4ve.runner.error_boundary import AFTER_STOP as AFTER_STOP
 from lm4ve.runner.error_boundary import ERRORS as ERRORS
 from lm4ve.runner.error_boundary import STOP_FILE as STOP_FILE
 from lm4ve.runner.error_boundary import TRACEBACK as TRACEBACK

@@ -28,6 +28,9 @@ from lm4ve.runner.stopping import handle_signals, signal_behind
 ERRORS = 'LM4VE_ERRORS'
 #: The file in that folder with the line to print when a signal has ended the command.
 STOP_FILE = 'stop'
+#: In the message hub, the sentence that a stopped command ends with; without one, it is
+#: that of a training.
+AFTER_STOP = 'after_stop'
 #: Begins the part of an error's line that differs by process.
 TRACEBACK = ' (traceback: '
 
@@ -101,7 +104,7 @@ def without_traceback(error: UserError | StorageError) -> str:
 
 
 def _report_stop(number: signal.Signals) -> None:
-    """Print which signal ended a command, and the last checkpoint; the first process only.
+    """Print which signal ended a command, and how to go on; the first process only.
 
     A launcher prints it where the signal was not its own.
     """
@@ -109,7 +112,8 @@ def _report_stop(number: signal.Signals) -> None:
         return
     info = MessageHub.get_current_instance().runtime_info
     saved = info.get('last_ckpt', 'nothing')
-    line = f'Stopped by {number.name}. Saved: {saved} (--resume).'
+    how = info.get(AFTER_STOP, f'Saved: {saved} (--resume).')
+    line = f'Stopped by {number.name}. {how}'
     folder = os.environ.get(ERRORS)
     if folder is None:
         print(f'\n{line}', file=sys.stderr)

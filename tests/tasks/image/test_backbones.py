@@ -15,8 +15,8 @@ from torch import nn  # noqa: E402
 
 from lm4ve.convert.packaged_encoders import PACKAGED_ENCODERS  # noqa: E402
 from lm4ve.errors import UserError  # noqa: E402
-from lm4ve.probing.encoders import load_encoder  # noqa: E402
 from lm4ve.runner.command_line import build_runner  # noqa: E402
+from lm4ve.study.tokens.encoders import load_encoder  # noqa: E402
 from tests.helpers import backbones as walk  # noqa: E402
 from tests.helpers.necks.initial_values import assert_normal  # noqa: E402
 from tests.helpers.shrink import require_package  # noqa: E402

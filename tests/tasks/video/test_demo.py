@@ -34,6 +34,22 @@ def test_videos_of_the_lists_are_the_clips(folder):
             assert np.abs(np.stack(read) - frames.astype(float)).mean() < 8
 
 
+def test_a_seed_cuts_the_training_clips_by_their_scans(folder):
+    def files(split, split_seed=None):
+        dataset = md.MovingDigitsDataset(
+            split, str(folder), SMALL, split_seed, pipeline=[], verify=False
+        )
+        return [info['filename'] for info in dataset.load_data_list()]
+
+    fit, val = files('fit', 4), files('val', 4)
+    assert sorted(fit + val) == files('train')
+    assert val and val != files('val', 5)
+    assert all('/val/' in name for name in files('val'))
+    scans = [scan for scan, _, _ in md._plan_clips('train', SMALL['train'])]
+    scan_of = dict(zip(files('train'), scans, strict=True))
+    assert not {scan_of[name] for name in fit} & {scan_of[name] for name in val}
+
+
 @pytest.mark.parametrize('mode', ['train', 'val', 'test'])
 def test_a_clip_has_all_frames_in_their_order(mode):
     cfg = Config.fromfile(CONFIGS / '_base_/video/moving-digits.py')

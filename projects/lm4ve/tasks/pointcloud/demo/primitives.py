@@ -12,6 +12,7 @@ import numpy as np
 from scipy.spatial import ConvexHull
 from tqdm import tqdm
 
+from lm4ve.data.held_out import SHARE, draw_held_out
 from lm4ve.errors import check
 from lm4ve.files import cache_folder
 from lm4ve.geometry.surfaces import PRIMITIVES, sample_primitive
@@ -22,8 +23,6 @@ from lm4ve.tasks.pointcloud.transforms import random_rotation
 
 #: Change it with anything below that changes the objects.
 VERSION = 1
-#: Share of each class of the training split that tuning may be judged by.
-VAL_SHARE = 0.2
 CLASSES = tuple(PRIMITIVES)
 _SEEDS = dict(train=0, test=1)
 
@@ -127,6 +126,8 @@ class PrimitivesDataset(PointCloudDataset):
         split (str): 'train' or 'test', which have different seeds. For choosing
             hyper-parameters without the test split, 'train' itself is cut in
             two: 'fit' and 'val' (a fifth of each class).
+        split_seed (int, optional): Draws this cut. By default the last objects of each
+            class are 'val'.
         per_class (int, optional): Objects of each class, before that cut;
             default: 300 to train with, 100 to test with.
         num_points (int): Points of each cloud.
@@ -139,6 +140,7 @@ class PrimitivesDataset(PointCloudDataset):
     def __init__(
         self,
         split: str = 'train',
+        split_seed: int | None = None,
         per_class: int | None = None,
         num_points: int = 512,
         cache_dir: str | None = None,
@@ -146,6 +148,7 @@ class PrimitivesDataset(PointCloudDataset):
     ) -> None:
         check('dataset.split', split, choices=('train', 'fit', 'val', 'test'))
         self.split = split
+        self.split_seed = split_seed
         self.num_points = num_points
         if per_class:
             self.per_class = per_class
@@ -167,19 +170,25 @@ class PrimitivesDataset(PointCloudDataset):
             key,
             build=lambda: make_primitives(self.per_class, self.num_points, seed),
         )
+        labels = np.arange(len(clouds)) // self.per_class
         data_list = []
-        for row in range(len(clouds)):
-            if self._is_of_split(row):
-                label = row // self.per_class
-                data_list.append(dict(path=name, row=row, gt_label=label))
+        for row in self._choose(labels).tolist():
+            data_list.append(dict(path=name, row=row, gt_label=int(labels[row])))
         self.hold(clouds, data_list)
         return data_list
 
-    def _is_of_split(self, row: int) -> bool:
-        """Return whether a row of the array belongs to the split."""
+    def _choose(self, labels: np.ndarray) -> np.ndarray:
+        """Return the rows of the array that belong to the split.
+
+        Args:
+            labels (np.ndarray): The class of each row, int ``[M]``.
+        """
         if self.split not in ('fit', 'val'):
-            return True
+            return np.arange(len(labels))
         # Objects of a class are independent draws: any of them may be held out.
-        num_fitted = round((1 - VAL_SHARE) * self.per_class)
-        is_held_out = row % self.per_class >= num_fitted
-        return is_held_out == (self.split == 'val')
+        if self.split_seed is None:
+            num_fitted = round((1 - SHARE) * self.per_class)
+            is_val = np.arange(len(labels)) % self.per_class >= num_fitted
+        else:
+            is_val = draw_held_out(labels, self.split_seed)
+        return np.flatnonzero(is_val == (self.split == 'val'))

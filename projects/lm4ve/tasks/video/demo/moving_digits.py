@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from lm4ve.data.digit_scans import digit_scans
 from lm4ve.data.generated import write_once
+from lm4ve.data.held_out import draw_held_out
 from lm4ve.errors import check
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.video.datasets.video_files import write_video
@@ -124,14 +125,41 @@ def clips(split: str, count: int) -> Iterator[tuple[np.ndarray, int]]:
     Yields:
         tuple[np.ndarray, int]: uint8 ``[FRAMES, SIZE, SIZE]`` and the label.
     """
+    scans, _ = digit_scans()[split]
+    for scan, states, label in _plan_clips(split, count):
+        # Scans have levels of ink from 0 to 16.
+        yield render(scans[scan] / 16, states), label
+
+
+def _plan_clips(split: str, count: int) -> Iterator[tuple[int, np.ndarray, int]]:
+    """Draw what the clips of a split show; arguments of :func:`clips`.
+
+    Yields:
+        tuple[int, np.ndarray, int]: The number of the scan, the ``states`` of
+        :func:`render`, and the label.
+    """
     rng = np.random.default_rng(_SEEDS[split])
     scans, _ = digit_scans()[split]
     for number in range(count):
         label = number % len(CLASSES)
-        # Scans have levels of ink from 0 to 16.
-        digit = scans[rng.integers(len(scans))] / 16
-        states = draw_states(label, rng)
-        yield render(digit, states), label
+        scan = int(rng.integers(len(scans)))
+        yield scan, draw_states(label, rng), label
+
+
+def draw_val_clips(count: int, seed: int) -> np.ndarray:
+    """Draw a fifth of the scans of the training clips; all clips of a scan go together.
+
+    Args:
+        count (int): How many training clips there are.
+        seed (int): Decides the draw.
+
+    Returns:
+        np.ndarray: Bool ``[count]``, which clips show one of these scans.
+    """
+    scans, _ = digit_scans()['train']
+    is_held_out = draw_held_out(np.zeros(len(scans)), seed)
+    scan_of_clip = [scan for scan, _, _ in _plan_clips('train', count)]
+    return is_held_out[scan_of_clip]
 
 
 def write_moving_digits(folder: str | Path, counts: dict[str, int] = CLIPS) -> Path:
@@ -193,10 +221,12 @@ class MovingDigitsDataset(CheckedVideoDataset):
     """Moving handwritten digits, written once and then read as any video list.
 
     Args:
-        split (str): 'train', 'val' or 'test'.
+        split (str): 'train', 'val' or 'test'; with ``split_seed`` also 'fit'.
         data_root (str): The folder of the videos and lists, which are written there if
             they are missing (a few seconds).
         clips (dict[str, int]): Clips of each split, by default :data:`CLIPS`.
+        split_seed (int, optional): Cuts 'train' in two, 'fit' and 'val' (the clips of a
+            fifth of its scans). By default 'val' has clips of its own.
         **kwargs: Passed to :class:`CheckedVideoDataset`.
 
     Raises:
@@ -211,15 +241,32 @@ class MovingDigitsDataset(CheckedVideoDataset):
         split: str = 'train',
         data_root: str = 'data/moving-digits',
         clips: dict = CLIPS,
+        split_seed: int | None = None,
         **kwargs,
     ) -> None:
-        check('dataset.split', split, choices=CLIPS)
+        splits = tuple(CLIPS)
+        if split_seed is not None:
+            splits = ('fit', *CLIPS)
+        check('dataset.split', split, choices=splits)
+        self.split = split
+        # Of a part of the training clips; else None.
+        self.part_seed = split_seed if split in ('fit', 'val') else None
+        listed_as = split if self.part_seed is None else 'train'
         # Only one process writes the videos, unless they are there; the others wait for it.
         if is_main_process():
             write_moving_digits(data_root, clips)
         barrier()
         super().__init__(
-            ann_file=f'{data_root}/{split}.txt',
+            ann_file=f'{data_root}/{listed_as}.txt',
             data_prefix=dict(video=data_root),
             **kwargs,
         )
+
+    def load_data_list(self) -> list[dict]:
+        """Return path and label of each video of the split."""
+        data_list = super().load_data_list()
+        if self.part_seed is None:
+            return data_list
+        is_val = draw_val_clips(len(data_list), self.part_seed)
+        wanted = np.flatnonzero(is_val == (self.split == 'val'))
+        return [data_list[place] for place in wanted]

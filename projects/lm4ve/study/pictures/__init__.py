@@ -1,0 +1,1 @@
+"""A user's labelled pictures, or a config's samples, and their splits."""

@@ -1,0 +1,276 @@
+"""Runs the jobs of a study as tasks of an array of a Slurm cluster, through submitit.
+
+The cluster queues the tasks, limits how many run at a time, and requeues what it preempts
+or what reaches its time limit; a requeued training continues from its last checkpoint.
+The command itself only waits: it can be stopped and started again while tasks run, and
+finds them by the file beside each job.
+"""
+
+import getpass
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from submitit.core.utils import FailedJobError
+from submitit.helpers import Checkpointable, TorchDistributedEnvironment
+from submitit.slurm.slurm import SlurmExecutor
+
+from lm4ve.errors import UserError, require
+from lm4ve.files import read_json, write_json
+from lm4ve.study.job import KINDS, Job
+from lm4ve.study.pool import Ended, Pool, job_words
+from lm4ve.study.store import read_result
+
+#: Seconds between two looks at the queue.
+INTERVAL = 5.0
+#: A busy controller is asked so often before the command ends with an error.
+_TRIES = 12
+#: Seconds that a shared file system may need to show the result of a task that has ended.
+DELAY = 10.0
+#: Minutes that a task may run.
+_LIMIT = 24 * 60
+#: Seconds that a task waits at most until Slurm ends it.
+_UNTIL_ENDED = 600
+#: The file beside a job that names its task.
+_NOTE = 'slurm.json'
+
+
+@dataclass
+class Task(Checkpointable):
+    """What a task of the array does; submitit pickles it and calls it there.
+
+    The jobs are a command of their own: processes that train together end at once at a
+    signal, and submitit has to requeue the task after that. A task that is called again
+    continues.
+
+    Attributes:
+        threads (int): CPU threads of each process.
+        distributed (bool): The task is several processes, each of which calls this.
+    """
+
+    threads: int
+    distributed: bool
+
+    def __call__(self, folders: Sequence[Path]) -> None:
+        """Run the jobs of some folders that have no result. One that fails stops no other.
+
+        Raises:
+            SystemExit: With the code of the last command that failed, or 0.
+        """
+        launcher = 'none'
+        if self.distributed:
+            # Each process sees all devices and takes one by its rank.
+            environment = TorchDistributedEnvironment()
+            environment.export(set_cuda_visible_devices=False, overwrite=True)
+            launcher = 'pytorch'
+        code = 0
+        todo = list(folders)
+        while todo:
+            code = _run_command(job_words(todo, self.threads, launcher)) or code
+            # The first one without a result has failed, and ended the command.
+            todo = [folder for folder in todo if read_result(folder) is None][1:]
+        sys.exit(code)
+
+
+def _run_command(words: Sequence[str]) -> int:
+    """Run a command of Python and return its code; one that was stopped ends the task.
+
+    Args:
+        words (Sequence[str]): What follows ``python``.
+    """
+    process = subprocess.Popen([sys.executable, *words])
+
+    def pass_on(number: int, frame: object) -> None:
+        # Some clusters signal all processes of a task, others this one only.
+        process.send_signal(number)
+
+    own = {
+        number: signal.signal(number, pass_on)
+        for number in (signal.SIGTERM, signal.SIGUSR2)
+    }
+    code = process.wait()
+    for number, handler in own.items():
+        signal.signal(number, handler)
+    if _was_stopped(code, signal.SIGUSR2):
+        # Sent before the time limit or at preemption. Now submitit's own handler
+        # requeues the task and ends it; in processes but the first it does nothing.
+        signal.raise_signal(signal.SIGUSR2)
+        time.sleep(_UNTIL_ENDED)
+    if _was_stopped(code, signal.SIGTERM):
+        # Slurm ends or requeues the task. One that ends before would count as failed.
+        time.sleep(_UNTIL_ENDED)
+    return code
+
+
+def _was_stopped(code: int, number: int) -> bool:
+    """Return whether a command ended by a signal: as it ends itself, or while it started."""
+    return code in (128 + number, -number)
+
+
+@dataclass
+class SlurmPool(Pool):
+    """Jobs as tasks of an array. The store lies in a folder that all nodes see.
+
+    Attributes:
+        options (Mapping[str, str]): Options of ``sbatch`` by their long names, such as
+            partition, time (minutes), account, mem, gpus_per_node.
+    """
+
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def _run(self, todo: list[Job]) -> Ended:
+        """Submit jobs, except those that are queued already; wait for all."""
+        active = _queue()
+        # Jobs with the ids of their tasks.
+        waiting: list[tuple[Job, str]] = []
+        new: list[Job] = []
+        for job in todo:
+            task = self._task_of(job)
+            if task is not None and task in active:
+                waiting.append((job, task))
+            else:
+                new.append(job)
+        if waiting:
+            print(f'{len(waiting)} jobs are in the queue of Slurm already', flush=True)
+        if new:
+            waiting += self._submit(new)
+        try:
+            yield from self._wait(waiting)
+        except (UserError, KeyboardInterrupt, GeneratorExit):
+            _describe_waiting(waiting)
+            raise
+
+    def _submit(self, jobs: list[Job]) -> list[tuple[Job, str]]:
+        """Submit jobs as one array; return each job with its task's id.
+
+        Raises:
+            UserError: Slurm refuses them.
+        """
+        for job in jobs:
+            self.store.prepare(job)
+        shares = self._shares_of(jobs)
+        folders = [
+            [self.store.folder_of(job).resolve() for job in share] for share in shares
+        ]
+        work = Task(self.threads, distributed=self.per_job > 1)
+        try:
+            tasks = self._executor().map_array(work, folders)
+        except FailedJobError as e:
+            raise UserError(f'Slurm refuses the jobs: {e}') from e
+        submitted = []
+        for share, task in zip(shares, tasks, strict=True):
+            for job in share:
+                write_json(dict(task=task.job_id), self.store.folder_of(job) / _NOTE)
+                submitted.append((job, task.job_id))
+        array, _, _ = tasks[0].job_id.partition('_')
+        print(f'submitted {len(jobs)} jobs to Slurm as job {array}', flush=True)
+        return submitted
+
+    def _shares_of(self, jobs: Sequence[Job]) -> list[Sequence[Job]]:
+        """Return the jobs of each task: one training, or a worker's share of heads."""
+        count = len(jobs)
+        if not KINDS[jobs[0].kind].own_process:
+            count = min(count, self.workers)
+        # Costly jobs come first, so that each task gets some of them.
+        return [jobs[first::count] for first in range(count)]
+
+    def _executor(self) -> SlurmExecutor:
+        """Return submitit's executor, whose files lie below the store.
+
+        Raises:
+            UserError: The time is not a number of minutes.
+        """
+        # With underscores, as submitit spells its own.
+        options = {
+            name.replace('-', '_'): value for name, value in self.options.items()
+        }
+        minutes = options.pop('time', str(_LIMIT))
+        require(
+            minutes.isdecimal(),
+            f"--slurm time='{minutes}' is no number of minutes. Fix: for example time=120.",
+        )
+        if self.per_job > 1:
+            options.setdefault('gpus_per_node', str(self.per_job))
+        # Absolute, since a task may begin in another folder.
+        executor = SlurmExecutor(self.store.folder.resolve() / 'slurm')
+        executor.update_parameters(
+            job_name='lm4ve',
+            time=int(minutes),
+            array_parallelism=self.workers,
+            nodes=1,
+            ntasks_per_node=self.per_job,
+            cpus_per_task=self.threads,
+            setup=[
+                f'export OMP_NUM_THREADS={self.threads} MKL_NUM_THREADS={self.threads}'
+            ],
+            # Processes that train together would wait for one that has failed.
+            srun_args=['--kill-on-bad-exit=1'],
+            additional_parameters=options,
+        )
+        return executor
+
+    def _task_of(self, job: Job) -> str | None:
+        """Return the id of the task that a job was last submitted as, or None."""
+        stored = read_json(self.store.folder_of(job) / _NOTE)
+        if not isinstance(stored, dict):
+            return None
+        task: str | None = stored.get('task')
+        return task
+
+    def _wait(self, waiting: list[tuple[Job, str]]) -> Ended:
+        """Wait until no task is in the queue; yield each job that has ended.
+
+        Args:
+            waiting (list[tuple[Job, str]]): Jobs with the ids of their tasks. A job that
+                has ended is taken out, so that the list always holds those in the queue.
+        """
+        while waiting:
+            active = _queue()
+            gone = [(job, task) for job, task in waiting if task not in active]
+            if any(self.store.result(job) is None for job, _ in gone):
+                time.sleep(DELAY)
+                active = _queue()  # a requeued task is back
+            for job, task in gone:
+                if task in active:
+                    continue
+                waiting.remove((job, task))
+                yield job, self.outcome(job, f'ended (Slurm job {task})')
+            if waiting:
+                time.sleep(INTERVAL)
+
+
+def _describe_waiting(waiting: Sequence[tuple[Job, str]]) -> None:
+    """Print how to go on waiting for jobs, and how to end them."""
+    arrays = sorted({task.partition('_')[0] for _, task in waiting})
+    print(
+        f'{len(waiting)} jobs stay in the queue of Slurm. The same command waits for '
+        f'them again; this ends them: scancel {" ".join(arrays)}',
+        flush=True,
+    )
+
+
+def _queue() -> set[str]:
+    """Return the ids of the user's tasks that wait or run, such as ``'12_3'``.
+
+    One that waits to be requeued is among them. submitit asks ``sacct``, which needs
+    Slurm's accounting.
+
+    Raises:
+        UserError: There is no Slurm here, or it does not answer.
+    """
+    # '--all' includes hidden partitions.
+    command = ['squeue', '--noheader', '--array', '--all', '--format=%i']
+    command.append(f'--user={getpass.getuser()}')
+    for _ in range(_TRIES):
+        try:
+            asked = subprocess.run(command, capture_output=True, text=True)
+        except FileNotFoundError as e:
+            raise UserError('There is no Slurm here: squeue is missing.') from e
+        if asked.returncode == 0:
+            return set(asked.stdout.split())
+        time.sleep(INTERVAL)
+    raise UserError(f'Slurm does not answer: {asked.stderr.strip()}')

@@ -1,0 +1,1 @@
+"""Frozen encoders, and their tokens over labelled data in a file."""
