@@ -1,5 +1,6 @@
-# Our checkpoints and a seed for a config that inherits a host's own runtime, which has
-# `default_hooks` and may have `randomness` already: such a config writes
+# The hooks of every training, our checkpoints among them, and a seed. `default_runtime.py`
+# takes the hooks. A config that inherits a host's own runtime has `default_hooks`, and
+# perhaps `randomness`, already, and writes
 #   default_hooks = _base_.checkpoint_hooks
 #   randomness = _base_.fixed_seed
 custom_imports = dict(imports=['lm4ve.openmmlab'])
