@@ -39,10 +39,10 @@ ROWS = [
     'data',
     'files',
     'twins',
-    'memory',
     'workers',
     'schedule',
     'steps',
+    'memory',
     'disk',
     'time',
 ]
@@ -84,11 +84,12 @@ def run(tmp_path, monkeypatch, capsys):
 
 def verdicts_in(output: str) -> dict[str, str]:
     """Return the verdict of each row of the table that a dry run prints."""
+    row = re.compile(r'(\w+) +(ok|warning|failed|not checked) ')
     verdicts = {}
     for line in output.splitlines():
-        cells = [cell.strip() for cell in line.split('│')]
-        if len(cells) == 5 and cells[1]:
-            verdicts[cells[1]] = cells[2]
+        found = row.match(line)
+        if found:
+            verdicts[found[1]] = found[2]
     return verdicts
 
 
@@ -180,14 +181,25 @@ def test_damage_that_training_replaces_is_a_warning(run, images):
     assert verdicts['files'] == 'failed'
 
 
-def test_no_step_is_tried_that_does_not_fit_into_memory(run, monkeypatch):
-    """Without a GPU the system would end the process, and the table with it."""
+def test_a_step_that_does_not_fit_into_memory_fails_in_a_line(run, monkeypatch):
+    """Without a limit the system would end the process, or another one."""
+    share = 100 * 10**6
     monkeypatch.setattr(
-        'lm4ve.dry_run.memory.title_and_memory', lambda _: ('the CPU', 10**6)
+        'lm4ve.dry_run.memory._most_data', lambda _: bytes_of_data() + share
+    )
+    verdicts, error = run(PLAIN, '--batch-size', 1200)
+    assert verdicts['steps'] == 'failed'
+    assert error.startswith(
+        'steps: train_dataloader.batch_size=1200: a step does not fit into the memory'
     )
     verdicts, error = run(PLAIN)
-    assert re.match('memory: train_dataloader.batch_size: a step needs', error)
-    assert verdicts['steps'] == 'not checked'
+    assert (verdicts['steps'], error) == ('ok', '')
+
+
+def bytes_of_data() -> int:
+    """Return the bytes that this process holds."""
+    status = Path('/proc/self/status').read_text()
+    return int(re.search(r'VmData:\s+(\d+) kB', status)[1]) * 1024
 
 
 def test_more_classes_than_the_head_has_fail(run, images):
@@ -346,9 +358,7 @@ class FailingDigits(DigitsDataset):
         ('data', "train_dataloader = dict(dataset=dict(type='lm4ve.FailingDigits'))"),
     ],
 )
-def test_one_table_names_the_rank_that_fails_while_others_wait_for_it(
-    tmp_path, check, fields
-):
+def test_the_rank_that_fails_while_others_wait_for_it_is_named(tmp_path, check, fields):
     (tmp_path / 'failing_parts.py').write_text(FAILING_PARTS)
     config = tmp_path / 'config.py'
     config.write_text(
@@ -368,9 +378,11 @@ def test_one_table_names_the_rank_that_fails_while_others_wait_for_it(
     )
     assert done.returncode == 2, done.stderr
     verdicts = verdicts_in(done.stdout)
-    assert verdicts[check] == 'failed'
-    assert done.stdout.count('dry run') == 1
+    # What was found before the one process has failed.
+    assert set(verdicts) == {*ROWS[: ROWS.index(check)]}
+    assert done.stdout.count('verdict') == 1
     assert re.search(
-        rf'error: {check}: rank 1 \(.*\): .*ValueError: this mac', done.stderr
+        rf'error: {check}: .*ValueError: this machine is broken \(traceback: rank 1 on',
+        done.stderr,
     )
     assert not (tmp_path / 'work_dirs').exists()

@@ -12,7 +12,7 @@ from torch import nn
 
 from lm4ve.commands.flags import parser_of
 from lm4ve.commands.train import apply_flags
-from lm4ve.cost.autocast import amp_dtype
+from lm4ve.cost.step import amp_dtype
 from lm4ve.errors import UserError
 from lm4ve.runner import autocast
 from lm4ve.runner.autocast import AMP_DTYPES, AutocastOptimWrapper, use_autocast

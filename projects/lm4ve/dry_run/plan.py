@@ -38,9 +38,6 @@ class Plan:
         done (int): How many of them the checkpoint has that the training continues
             from. Set by the check of the resume.
         checkpoint_bytes (int): The size of one checkpoint. Set by the steps.
-        kept_steps (list[int]): The epochs or iterations of earlier checkpoints that the
-            continued training deletes as it writes new ones, oldest first. Set by the
-            steps.
         peak (float): How many times the learning rate of the first step the highest one
             is; 0: not known. Set by the check of the schedule.
         step_seconds (float): What a step of the full batch takes on the device; 0: it is
@@ -61,7 +58,6 @@ class Plan:
     iterations: int = 0
     done: int = 0
     checkpoint_bytes: int = 0
-    kept_steps: list[int] = field(default_factory=list)
     peak: float = 0.0
     step_seconds: float = 0.0
     samples_of_worker: float = 0.0
