@@ -14,8 +14,8 @@ from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from torch.utils.data import DataLoader
 
-from lm4ve.files import sole_use
 from lm4ve.errors import UserError
+from lm4ve.files import sole_use
 from lm4ve.runner.command_line import build_runner, run_tool
 from lm4ve.runner.console import shorten
 from lm4ve.runner.resume import check_whole

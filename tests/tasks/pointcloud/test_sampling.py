@@ -10,13 +10,13 @@ from tests.helpers.tasks import CONFIGS
 
 #: Piece of a config -> points of its clouds, and of its samples.
 SETS = {'scanobjectnn.py': (2048, 1024), 'modelnet40-1k.py': (8192, 1024)}
-#: What keeps the coordinates of a point, so that it can be found again.
-CHOOSES = ('lm4ve.ShufflePoints', 'lm4ve.SamplePoints')
+#: It keeps the coordinates of a point, so that it can be found again.
+CHOOSES = 'lm4ve.SamplePoints'
 
 
 def chooser(pipeline: list) -> Compose:
-    """Build the transforms of a pipeline that choose points or put them in order."""
-    return Compose([t for t in pipeline if t['type'] in CHOOSES])
+    """Build the transforms of a pipeline that choose points."""
+    return Compose([t for t in pipeline if t['type'] == CHOOSES])
 
 
 def surface(count: int) -> np.ndarray:
@@ -42,7 +42,7 @@ def test_an_epoch_trains_on_other_points_and_a_test_never_does(name):
     np.random.seed(0)
     epochs = [indices(trained, points) for _ in range(12)]
     assert {len(set(epoch)) for epoch in epochs} == {drawn}
-    # Without a shuffle these would be 1,200 for any number of epochs.
+    # From one start these would be 1,200 for any number of epochs.
     seen = len(set().union(*epochs))
     assert seen > 1800
     # A resumed run, whose generators are seeded alike, sees the same.
