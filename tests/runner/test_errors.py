@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from filelock import FileLock
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from torch.utils.data import DataLoader
 
 from lm4ve.errors import UserError
+from lm4ve.files import sole_use
 from lm4ve.runner.command_line import build_runner, run_tool
 from lm4ve.runner.console import shorten
 from lm4ve.runner.resume import check_whole
@@ -106,7 +106,7 @@ def test_foreign_error_is_one_line_with_log(tmp_path, option, words, fails):
 
 
 def test_second_training_in_a_folder_is_refused(tmp_path, fails):
-    with FileLock(tmp_path / 'training-0.lock'):
+    with sole_use(tmp_path / 'training-0.lock'):
         assert 'training-0.lock' in fail(fails, tmp_path, 'log_level=INFO')
     assert not list(tmp_path.glob('*.pth'))
 

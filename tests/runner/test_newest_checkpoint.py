@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import time
 
 import pytest
@@ -10,7 +9,7 @@ import torch
 from mmengine.config import Config
 
 from lm4ve.errors import UserError
-from lm4ve.files import clear_left_behind, replacing, write_atomically
+from lm4ve.files import clear_left_behind, machine, replacing, write_atomically
 from lm4ve.runner.resume import newest_checkpoint, resume_newest
 from tests.helpers.runner.toy_neck import make_runner
 
@@ -89,7 +88,7 @@ def test_empty_work_dir_needs_auto(tmp_path):
     assert (cfg.resume, cfg.load_from) == (False, 'weights.pth')
 
 
-def left_behind(folder, host=socket.gethostname(), process=999_999_999, suffix='.pth'):
+def left_behind(folder, host=machine(), process=999_999_999, suffix='.pth'):
     path = folder / f'.epoch_9.{host}-{process}-0a1b2c3d.tmp{suffix}'
     path.write_bytes(bytes(1000))
     return path

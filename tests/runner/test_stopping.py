@@ -125,11 +125,11 @@ def test_stopped_run_ends_as_an_undisturbed_one(tmp_path, number, at, capsys):
 
 def test_of_stops_in_a_row_as_many_are_kept_as_of_other_checkpoints(tmp_path):
     for at in (2, 3, 4):
-        assert train(tmp_path, dict(number=int(signal.SIGUSR1), train=at)) == 138
+        assert train(tmp_path, dict(number=int(signal.SIGUSR1), train=at)) == 143
         assert names(tmp_path) == [f'iter_{at}.pth']
     # A regular checkpoint, after the second epoch, takes the place of that of a signal.
     stop = dict(number=int(signal.SIGUSR1), train=2 * STEPS + 1)
-    assert train(tmp_path, stop) == 138
+    assert train(tmp_path, stop) == 143
     assert names(tmp_path) == ['epoch_2.pth', f'iter_{2 * STEPS + 1}.pth']
 
 
@@ -227,7 +227,7 @@ def test_flexible_runner_saves_after_the_validation(tmp_path):
 
 def test_damaged_checkpoint_of_a_signal_falls_back_to_an_epoch(tmp_path):
     stop = dict(number=int(signal.SIGUSR1), train=2 * STEPS + 3)
-    assert train(tmp_path, stop) == 138
+    assert train(tmp_path, stop) == 143
     damaged = tmp_path / f'iter_{2 * STEPS + 3}.pth'
     damaged.write_bytes(damaged.read_bytes()[:1000])
     # An earlier run may have left it.
@@ -244,7 +244,7 @@ def test_killed_while_saving_at_a_signal_keeps_the_checkpoint_before(
     tmp_path, monkeypatch
 ):
     first = dict(number=int(signal.SIGUSR1), train=2)
-    assert train(tmp_path, first) == 138
+    assert train(tmp_path, first) == 143
 
     class Killed(BaseException):
         """Stands for the end of the process."""

@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from filelock import FileLock
 from PIL import Image
 from sklearn.datasets import load_digits
 from transformers import LlamaConfig, LlamaModel
@@ -349,7 +348,7 @@ def test_two_runs_at_once_are_one_too_many(tmp_path, checkpoint, monkeypatch):
     lock = tmp_path / 'jobs/lock'
     lock.parent.mkdir()
     with (
-        FileLock(lock),
+        sole_use(lock),
         pytest.raises(UserError, match='Another run'),
     ):
         study(features, checkpoint, monkeypatch=monkeypatch)

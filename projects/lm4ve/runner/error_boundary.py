@@ -20,6 +20,7 @@ from lm4ve import compat
 from lm4ve.errors import StorageError, UserError
 from lm4ve.files import is_storage_error
 from lm4ve.runner.building import find_built_field
+from lm4ve.runner.exit_codes import STOPPED
 from lm4ve.runner.pipes import exit_when_output_is_closed
 from lm4ve.runner.process_rank import is_first_process, process_rank
 from lm4ve.runner.stopping import handle_signals, signal_behind
@@ -38,10 +39,9 @@ TRACEBACK = ' (traceback: '
 def run_tool(main: Callable[[], None]) -> None:
     """Run a command; any exception becomes one line on stderr and an exit code.
 
-    The code is 2; 130 after Ctrl-C, 143 after SIGTERM, 138 after SIGUSR1, 140 after
-    SIGUSR2; 141 where nobody reads the output any more; and 1 where another start may
-    help: storage did not give a file, or one of several processes had an error that the
-    user need not mend.
+    The code is 2; 130 after Ctrl-C, 143 after SIGTERM, SIGUSR1 or SIGUSR2; 141 where
+    nobody reads the output any more; and 1 where another start may help: storage did not
+    give a file, or one of several processes had an error that the user need not mend.
     Tracebacks go to the log file. Of several processes, one that fails ends at once: the
     others learn of an error only by the end of its process.
 
@@ -75,7 +75,9 @@ def _report_error(error: BaseException) -> int:
     number = signal_behind(error)
     if number is not None:
         _report_stop(number)
-        return 128 + number
+        if number == signal.SIGINT:
+            return 128 + number
+        return STOPPED
     if isinstance(error, UserError):
         report(without_traceback(error))
         return 2

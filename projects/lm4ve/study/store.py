@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from lm4ve.errors import UserError, require
 from lm4ve.files import read_json, require_writable, sole_use, write_json
@@ -107,17 +106,12 @@ class Store:
         """
         folder = self.folder_of(job)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with job_lock(folder, ORPHANS):
+            with sole_use(lock_of(folder), ORPHANS):
                 if read_result(folder) is not None:
                     return
                 _delete_all_but_training(folder, KINDS[job.kind].continues)
                 folder.mkdir(exist_ok=True)
                 write_json(_to_json(job), folder / SPEC)
-        except Timeout as e:
-            raise UserError(
-                f"A job of an earlier command still writes in '{folder}'."
-            ) from e
         except OSError as e:
             raise UserError(f"'{folder}' cannot be written: {e.strerror or e}.") from e
 
@@ -136,16 +130,12 @@ class Store:
             yield
 
 
-def job_lock(folder: Path, timeout: float) -> FileLock:
-    """Return the lock of a job's folder; the process that holds it frees it by ending.
+def lock_of(folder: Path) -> Path:
+    """Return the lock of a job's folder.
 
-    The lock's file lies beside the folder, since the folder is emptied under the lock.
-
-    Args:
-        folder (Path): The job's folder.
-        timeout (float): Seconds to wait for the lock; -1: without end.
+    It lies beside the folder, since the folder is emptied under the lock.
     """
-    return FileLock(folder.with_name(f'{folder.name}.lock'), timeout=timeout)
+    return folder.with_name(f'{folder.name}.lock')
 
 
 def _delete_all_but_training(folder: Path, continues: bool) -> None:
