@@ -11,7 +11,7 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     plain_checkpoint=dict(type='lm4ve.PlainCheckpointHook'),
     whole_checkpoint=dict(type='lm4ve.WholeCheckpointHook'),
-    finite_loss=dict(type='lm4ve.FiniteLossHook'),
+    ending=dict(type='lm4ve.EndingHook'),
     block_in_use=dict(type='lm4ve.BlockInUseHook'),
 )
 env_cfg = dict(

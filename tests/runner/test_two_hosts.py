@@ -28,7 +28,7 @@ from lm4ve.commands.launch import (
     report_errors,
     with_resume,
 )
-from lm4ve.runner.stopping import STOP_SIGNALS
+from lm4ve.runner.ending.signals import STOP_SIGNALS
 from tests.helpers.processes import environment, free_port
 from tests.helpers.runner.recording import config, recorded
 from tests.helpers.tasks import ROOT

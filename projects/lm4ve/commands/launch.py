@@ -34,7 +34,7 @@ from torch.distributed.launcher import api
 from lm4ve.commands.killed import Killed
 from lm4ve.commands.train import require_for_processes
 from lm4ve.runner.command_line import ERRORS, STOP_FILE, TRACEBACK, report, run_tool
-from lm4ve.runner.stopping import STOP_SIGNALS
+from lm4ve.runner.ending.signals import STOP_SIGNALS
 
 #: Seconds that machines wait for the last one, at the start and after a restart.
 _WAIT = 900

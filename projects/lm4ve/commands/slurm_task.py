@@ -12,7 +12,7 @@ import subprocess
 import sys
 
 from lm4ve.commands.killed import Killed
-from lm4ve.runner.stopping import STOP_SIGNALS
+from lm4ve.runner.ending.signals import STOP_SIGNALS
 
 
 def main() -> None:
