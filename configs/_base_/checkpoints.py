@@ -8,7 +8,7 @@ checkpoint_hooks = dict(
     checkpoint=dict(type='lm4ve.AtomicCheckpointHook'),
     plain_checkpoint=dict(type='lm4ve.PlainCheckpointHook'),
     whole_checkpoint=dict(type='lm4ve.WholeCheckpointHook'),
-    finite_loss=dict(type='lm4ve.FiniteLossHook'),
+    ending=dict(type='lm4ve.EndingHook'),
     block_in_use=dict(type='lm4ve.BlockInUseHook'),
 )
 fixed_seed = dict(seed=0)

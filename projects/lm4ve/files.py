@@ -63,7 +63,9 @@ _LOCK_PATIENCE = 10.0
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 #: The errors of the system that say that no file is there.
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
-#: The same of a server.
+#: The errors of the system that say that there is no room.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+#: What a server answers where no file is.
 _NOT_THERE_BY_HTTP = (404, 410)
 #: Bytes that are read at a time.
 _CHUNK = 1 << 20
@@ -112,6 +114,16 @@ def storage_error_behind(error: BaseException) -> BaseException | None:
         else:
             cause = cause.__context__
     return cause
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Return whether an error, or the one that led to it, says that a disk or quota is full."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in _FULL:
+            return True
+        cause = cause.__cause__
+    return False
 
 
 def describe_storage_error(error: BaseException) -> str:

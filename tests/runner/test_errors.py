@@ -19,7 +19,7 @@ from lm4ve.files import sole_use
 from lm4ve.runner.command_line import build_runner, run_tool
 from lm4ve.runner.console import shorten
 from lm4ve.runner.resume import check_whole
-from lm4ve.runner.stopping import current_signals
+from lm4ve.runner.ending.signals import current_signals
 from tests.helpers import quick_mmengine, quick_python
 from tests.helpers.processes import environment
 from tests.helpers.runner.random_run import config
@@ -123,7 +123,7 @@ def test_signal_waits_for_the_checkpoint(tmp_path, capsys):
     runner.register_hook(SignalHook())
     with pytest.raises(SystemExit, match='143'):
         run_tool(runner.train)
-    assert runner.iter == 0
+    assert runner.iter == 1
     check_whole(tmp_path / 'iter_1.pth')
     assert f'Saved: {tmp_path}/iter_1.pth' in capsys.readouterr().err
 
@@ -173,14 +173,14 @@ def test_signal_that_mmengine_swallows_ends_the_training(tmp_path, capsys, numbe
     runner.message_hub.update_info('stops', StopsWhenCopied(number))
     with pytest.raises(SystemExit) as end:
         run_tool(runner.train)
-    assert end.value.code == 128 + number and runner.iter == 0
+    assert end.value.code == 128 + number and runner.iter == 1
     check_whole(tmp_path / 'iter_1.pth')
     assert f'Saved: {tmp_path}/iter_1.pth' in capsys.readouterr().err
 
 
 def test_error_after_a_signal_is_reported(capsys):
     def main() -> None:
-        current_signals().waits = True
+        current_signals().wait_for_training()
         os.kill(os.getpid(), signal.SIGTERM)
         raise UserError('The disk is full.')
 

@@ -37,16 +37,13 @@ from torch.distributed.launcher import api
 from lm4ve.commands.killed import Killed
 from lm4ve.commands.train import require_for_processes
 from lm4ve.runner.command_line import ERRORS, STOP_FILE, TRACEBACK, run_tool
+from lm4ve.runner.ending.signals import INTERRUPTED, STOP_SIGNALS
 from lm4ve.runner.exit_codes import STOPPED, TRY_AGAIN, USERS_MISTAKE
 
 #: Seconds that machines wait for the last one, at the start and after a restart.
 _MEET_SECONDS = '900'
 #: Seconds that processes have to save and end once a signal came.
 _SAVE_SECONDS = '600'
-#: Signals at which all processes save and end.
-_PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
-#: What a process exits with after Ctrl-C, as in a shell.
-_INTERRUPTED = 128 + signal.SIGINT
 #: Exit codes after which a new start is of no use.
 _FINAL = (USERS_MISTAKE, STOPPED)
 #: What the errors of gloo, of the store and of nccl say where another process has ended.
@@ -137,7 +134,7 @@ def signal_flags(env: Mapping[str, str]) -> list[str]:
         for number in (signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, _raise_signal)
         return []
-    names = ','.join(number.name for number in _PASSED_ON)
+    names = ','.join(number.name for number in STOP_SIGNALS)
     seconds = env.get('SAVE_SECONDS', _SAVE_SECONDS)
     return [f'--signals-to-handle={names}', f'--shutdown-timeout={seconds}']
 
@@ -214,7 +211,7 @@ def exit_code_of(codes: Collection[int]) -> int:
     if USERS_MISTAKE in codes:
         return USERS_MISTAKE
     # Before processes have met, they leave signals their default action.
-    orderly = {0, STOPPED, _INTERRUPTED, *(-number for number in _PASSED_ON)}
+    orderly = {0, STOPPED, INTERRUPTED, *(-number for number in STOP_SIGNALS)}
     if all(code in orderly for code in codes):
         return STOPPED
     return TRY_AGAIN
@@ -291,7 +288,7 @@ def _run(args: Any, folder: Path) -> int:
         if report_errors(folder):
             return TRY_AGAIN
         if e.sigval == signal.SIGINT:
-            return _INTERRUPTED
+            return INTERRUPTED
         return STOPPED
     except (RendezvousError, torch.distributed.DistError) as e:
         _report_absence(args, e)

@@ -12,10 +12,8 @@ import subprocess
 import sys
 
 from lm4ve.commands.killed import Killed
+from lm4ve.runner.ending.signals import STOP_SIGNALS
 from lm4ve.runner.exit_codes import STOPPED, TRY_AGAIN
-
-#: What the command ends at.
-_PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 def main() -> None:
@@ -29,7 +27,7 @@ def main() -> None:
         passed_on.append(number)
         process.send_signal(number)
 
-    for number in _PASSED_ON:
+    for number in STOP_SIGNALS:
         signal.signal(number, pass_on)
     code = process.wait()
     if code >= 0:

@@ -31,9 +31,9 @@ from lm4ve.dry_run.peak import find_explosion, groups_of, train_at
 from lm4ve.dry_run.plan import Plan
 from lm4ve.errors import UserError, check, listing
 from lm4ve.runner.console import ConsoleHook
-from lm4ve.runner.finite_loss import losses_of
+from lm4ve.runner.ending.losses import losses_of
+from lm4ve.runner.ending.signals import current_signals
 from lm4ve.runner.runner import build_runner
-from lm4ve.runner.stopping import current_signals
 
 #: Iterations of training, of which the last one is timed.
 _STEPS = 2
@@ -226,8 +226,10 @@ def _train(runner: Any) -> None:
         with contextlib.suppress(StepsDone):
             runner.train()
     finally:
-        # The training loop has asked for it; see StopHook.
-        current_signals().waits = False
+        # The training has begun, and let them wait; see EndingHook.
+        signals = current_signals()
+        if signals is not None:
+            signals.waits = False
 
 
 def _describe(steps: StepsHook, plan: Plan) -> str:

@@ -32,6 +32,7 @@ from lm4ve.runner.class_count import ClassCountHook
 from lm4ve.runner.compiling import compile_training, parse_compile
 from lm4ve.runner.config.schedules import ENDS
 from lm4ve.runner.console import ConsoleHook, raise_when_closed, shorten
+from lm4ve.runner.ending.hook import EndingHook
 from lm4ve.runner.evaluation import BatchEvaluator
 from lm4ve.runner.loops import schedules_of
 from lm4ve.runner.missing import missing_start
@@ -46,7 +47,6 @@ from lm4ve.runner.precision import (
 from lm4ve.runner.resume import resume_newest
 from lm4ve.runner.running_statistics import RunningStatisticsHook
 from lm4ve.runner.scored_data import SampleCountHook, set_test_mode
-from lm4ve.runner.stop_hook import StopHook
 
 #: Names of MMEngine's default hooks. Its runner accepts None only under these.
 _MMENGINES_HOOKS = (
@@ -272,7 +272,7 @@ def build_runner(cfg: Config, short_console: bool = False) -> Any:
     for hook_class in (
         SampleCountHook,
         NeckHook,
-        StopHook,
+        EndingHook,
         ClassCountHook,
         PrecisionHook,
         PerClassHook,
