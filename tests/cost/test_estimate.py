@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from lm4ve.commands.cost import main
 from lm4ve.cost import estimate_training, length_of_training, seconds_of_step
 from lm4ve.cost.cpu import Curve, measure_cpu
 from lm4ve.cost.devices import GPUS
@@ -14,6 +13,7 @@ from lm4ve.cost.step import batch_of, cost_of_step
 from lm4ve.errors import UserError
 from lm4ve.runner.config import read_config
 from tests.helpers.tasks import CONFIG_FILES, CONFIGS, HOSTS
+from tests.helpers.tools import run_lm4ve
 
 A100 = GPUS['a100']
 MOTION = CONFIGS / 'motion/vectornet-demo_minilm_sim.py'
@@ -186,12 +186,14 @@ def test_a_data_set_of_unknown_size_asks_for_samples():
 )
 def test_flags_that_do_not_fit_are_refused_in_one_line(flags, message):
     with pytest.raises(UserError, match=message) as error:
-        main([str(MOTION), *flags])
+        run_lm4ve('cost', [str(MOTION), *flags])
     assert '\n' not in str(error.value)
 
 
 def test_the_command_calls_its_figures_estimates(capsys):
-    main([str(MOTION), '--batch', '2', '--device', 'h100', '--gpus', '1', '8'])
+    run_lm4ve(
+        'cost', [str(MOTION), '--batch', '2', '--device', 'h100', '--gpus', '1', '8']
+    )
     printed = capsys.readouterr().out
     assert 'Estimate, not measured, on NVIDIA H100' in printed
     assert "optimizer's state" in printed

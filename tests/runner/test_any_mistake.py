@@ -8,18 +8,17 @@ import contextlib
 import io
 import os
 import random
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from lm4ve.commands.train import main
 from lm4ve.runner.cfg_options import parse_option
 from lm4ve.runner.command_line import run_tool
 from lm4ve.runner.config import read_config
 from tests.helpers.remembered_runs import forget_runs
 from tests.helpers.tasks import CONFIGS
+from tests.helpers.tools import run_lm4ve
 
 pytest.importorskip('mmpretrain')
 
@@ -80,11 +79,10 @@ def mistakes_of(name: str) -> list[str]:
 def train(words: list[str], monkeypatch) -> tuple[int, str]:
     """Run the command in this process; return its exit code and what it prints of an error."""
     forget_runs()
-    monkeypatch.setattr(sys, 'argv', ['lm4ve train', *words])
     errors = io.StringIO()
     with contextlib.redirect_stderr(errors):
         try:
-            run_tool(main)
+            run_tool(lambda: run_lm4ve('train', words))
         except SystemExit as e:
             return e.code, errors.getvalue().strip()
     return 0, ''

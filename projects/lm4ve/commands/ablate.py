@@ -10,11 +10,9 @@ import argparse
 import dataclasses
 import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from lm4ve.commands.engine import build_pool, run_only, say_after_stop
-from lm4ve.commands.flags import parser_of
 from lm4ve.errors import check
 from lm4ve.files import write_text
 from lm4ve.runner.rich_console import Console
@@ -90,9 +88,8 @@ def write_rule(grid: Grid, out: Path) -> str:
     return rule
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def run(args: argparse.Namespace) -> None:
     """Run the trainings that are missing, and report those that are finished."""
-    args = parser_of('ablate').parse_args(argv)
     check('--workers', args.workers, least=1)
     if args.only:
         run_only(args, [args.work_dir / JOBS])

@@ -32,7 +32,6 @@ class Row:
 
 def dry_run(
     configure: Callable[..., Config],
-    resume: str | None = None,
     device: str | None = None,
 ) -> None:
     """Check all that a training needs, and print a table; the training is not started.
@@ -41,7 +40,6 @@ def dry_run(
 
     Args:
         configure (Callable): See :class:`lm4ve.dry_run.plan.Plan`.
-        resume (str, optional): The flag ``--resume``.
         device (str, optional): See :class:`lm4ve.dry_run.plan.Plan`.
 
     Raises:
@@ -49,7 +47,7 @@ def dry_run(
     """
     shorten(MMLogger.get_current_instance())
     with tempfile.TemporaryDirectory(prefix='lm4ve-dry-run-') as folder:
-        plan = Plan(configure, Path(folder), resume, device)
+        plan = Plan(configure, Path(folder), device)
         rows = _run_checks(plan)
     _print(rows)
     failure = _describe_first_failure(rows)
