@@ -7,7 +7,7 @@ data set has been built, and in every process.
 import inspect
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from mmengine.logging import print_log
 from lm4ve.errors import UserError
 from lm4ve.llm.sources import find_files, locate_packaged
 from lm4ve.runner.config.classes import classes_named
+from lm4ve.runner.config.fields import dicts_in
 from lm4ve.runner.cores import count_cores
 from lm4ve.runner.process_rank import is_first_process
 
@@ -126,23 +127,6 @@ def find_missing(cfg: Config, processes: int = 1) -> list[Missing]:
         found += _missing_data(dataset, f'{loader}.dataset', cfg)
     found += _missing_devices(processes)
     return _merge(found)
-
-
-def dicts_in(node: Any, field: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield every dict of a config's part with its field, outer ones before inner ones.
-
-    Args:
-        node: The part.
-        field (str): Its own field.
-    """
-    items: Any = ()
-    if isinstance(node, Mapping):
-        yield field, node
-        items = node.items()
-    elif isinstance(node, (list, tuple)):
-        items = enumerate(node)
-    for name, child in items:
-        yield from dicts_in(child, f'{field}.{name}')
 
 
 def _class_of(node: Mapping[str, Any], field: str, cfg: Config) -> Any:

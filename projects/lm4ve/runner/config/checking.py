@@ -2,9 +2,9 @@
 
 A misspelled argument of a class is an error when the class is built, and its library
 words it. What is read by name from a dict is not: ``paramwise_cfg.norm_decay_mul`` trains
-with another weight decay, without a word. :data:`READ_BY_NAME` has the keys of such
-dicts. ``tools/dev/typos.py`` misspells the fields of all shipped configs, and names what
-neither a library nor this table refuses.
+with another weight decay, without a word. :data:`READ_BY_NAME` and
+:data:`READ_BY_CLASS` have the keys of such dicts. ``tools/dev/typos.py`` misspells the
+fields of all shipped configs, and names what neither a library nor a table refuses.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,13 @@ from typing import Any
 from mmengine.config import Config
 
 from lm4ve.errors import UserError, brief, check
-from lm4ve.runner.config.fields import FIELDS, dict_at, refuse_unknown, variables_of
+from lm4ve.runner.config.fields import (
+    FIELDS,
+    dict_at,
+    dicts_in,
+    refuse_unknown,
+    variables_of,
+)
 from lm4ve.runner.config.schedules import (
     check_lengths,
     check_schedules,
@@ -22,17 +28,19 @@ from lm4ve.runner.config.schedules import (
 )
 from lm4ve.runner.config.unused_blocks import refuse_unused_blocks
 
-#: MMEngine's own constructor of optimizers. Others read other keys of ``paramwise_cfg``.
-_DEFAULT_CONSTRUCTOR = 'DefaultOptimWrapperConstructor'
-#: MMEngine's hook that saves, and ours. Another one may have other arguments.
-_CHECKPOINT_HOOKS = ('CheckpointHook', 'lm4ve.AtomicCheckpointHook')
+#: MMEngine's own constructor of optimizers.
+_DEFAULT = 'DefaultOptimWrapperConstructor'
 _PARAMWISE = 'optim_wrapper.paramwise_cfg'
-_CHECKPOINT = 'default_hooks.checkpoint'
 #: Path of a dict -> the keys that MMEngine reads from it. It ignores all others.
 READ_BY_NAME: dict[str, set[str]] = {
     'auto_scale_lr': {'base_batch_size', 'enable'},
     'env_cfg': {'cudnn_benchmark', 'dist_cfg', 'mp_cfg', 'resource_limit', 'tf32'},
-    _PARAMWISE: {
+    # Read where there are several processes.
+    'env_cfg.dist_cfg': {'backend', 'init_backend', 'init_method', 'port', 'timeout'},
+}
+#: Constructor of optimizers -> the keys that it reads from ``paramwise_cfg``.
+_OF_CONSTRUCTORS: dict[str, set[str]] = {
+    _DEFAULT: {
         'bias_decay_mult',
         'bias_lr_mult',
         'bypass_duplicate',
@@ -42,30 +50,20 @@ READ_BY_NAME: dict[str, set[str]] = {
         'flat_decay_mult',
         'norm_decay_mult',
     },
-    # Read when the first checkpoint is saved.
-    _CHECKPOINT: {
-        'backend_args',
-        'by_epoch',
-        'file_client_args',
-        'filename_tmpl',
-        'greater_keys',
-        'interval',
-        'less_keys',
-        'max_keep_ckpts',
-        'out_dir',
-        'priority',
-        'published_keys',
-        'rule',
-        'save_begin',
-        'save_best',
-        'save_last',
-        'save_optimizer',
-        'save_param_scheduler',
-        'type',
+    # mmpretrain's and MMSegmentation's.
+    'LearningRateDecayOptimWrapperConstructor': {
+        'bias_decay_mult',
+        'custom_keys',
+        'decay_rate',
+        'decay_type',
+        'flat_decay_mult',
+        'layer_decay_rate',
+        'norm_decay_mult',
+        'num_layers',
     },
 }
-#: A group of parameters has these keys, and those of its optimizer.
-_KEYS_OF_GROUP = {
+#: The keys of a group of parameters in ``custom_keys``, and those of optimizers.
+_OF_GROUPS = {
     'amsgrad',
     'betas',
     'dampening',
@@ -76,6 +74,32 @@ _KEYS_OF_GROUP = {
     'momentum',
     'nesterov',
     'weight_decay',
+}
+_OF_CHECKPOINT_HOOKS = {
+    'backend_args',
+    'by_epoch',
+    'file_client_args',
+    'filename_tmpl',
+    'greater_keys',
+    'interval',
+    'less_keys',
+    'max_keep_ckpts',
+    'out_dir',
+    'priority',
+    'published_keys',
+    'rule',
+    'save_begin',
+    'save_best',
+    'save_last',
+    'save_optimizer',
+    'save_param_scheduler',
+    'type',
+}
+#: Class, without its scope -> the keys that it reads. It takes others without a word, at
+#: least until it saves or draws.
+READ_BY_CLASS: dict[str, set[str]] = {
+    'AtomicCheckpointHook': _OF_CHECKPOINT_HOOKS,
+    'CheckpointHook': _OF_CHECKPOINT_HOOKS,
 }
 #: MMEngine's default hooks. One under a misspelled name acts beside the default.
 _DEFAULT_HOOKS = {
@@ -110,10 +134,10 @@ def check_config(cfg: Config) -> None:
             keys.
     """
     _check_names(cfg)
-    for path, node, known in _dicts_read_by_name(cfg):
+    for path, node, known in _dicts_with_known_keys(cfg):
         refuse_unknown(cfg, f'{path}.', node.keys() - known, known)
     _check_hooks(cfg)
-    _check_language_models(cfg, cfg.get('model'), 'model')
+    _check_language_models(cfg)
     _check_numbers(cfg)
     refuse_unused_blocks(cfg)
     check_lengths(cfg)
@@ -124,7 +148,7 @@ def check_config(cfg: Config) -> None:
 def _check_names(cfg: Config) -> None:
     """Refuse top-level names that are close to a field, and so probably misspelled.
 
-    A config may have other names, which it uses itself.
+    A config may have other names, which it uses itself, such as ``model_small``.
 
     Raises:
         UserError: A name is close to a field.
@@ -133,41 +157,52 @@ def _check_names(cfg: Config) -> None:
     candidates = FIELDS - {'tta_pipeline'}
     for name in cfg.keys() - FIELDS:
         close = get_close_matches(name, candidates, 1, _ALIKE)
-        if close and not name.startswith(close[0]):
+        if close and not name.startswith(f'{close[0]}_'):
             refuse_unknown(cfg, '', {name} - variables_of(cfg), FIELDS)
 
 
-def _dicts_read_by_name(
+def _dicts_with_known_keys(
     cfg: Config,
 ) -> Iterator[tuple[str, Mapping[str, Any], set[str]]]:
-    """Yield path, dict and known keys of each dict of a config that is read by name."""
+    """Yield path, dict and known keys of each dict that the tables have."""
     for path, known in READ_BY_NAME.items():
         node = value_at(cfg, path)
-        if isinstance(node, Mapping) and _has_known_reader(cfg, path):
+        if isinstance(node, Mapping):
             yield path, node, known
-    for path, node in _groups_of_parameters(cfg):
-        yield path, node, _KEYS_OF_GROUP
+    yield from _settings_of_parameters(cfg)
+    for name in FIELDS & cfg.keys():
+        for path, node in dicts_in(cfg[name], name):
+            known = READ_BY_CLASS.get(_bare(node.get('type')), set())
+            if known:
+                yield path, node, known
 
 
-def _has_known_reader(cfg: Config, path: str) -> bool:
-    """Return whether the dict at a path is read by the class that the table is of."""
-    if path == _PARAMWISE:
-        wrapper = dict_at(cfg, 'optim_wrapper')
-        constructor = wrapper.get('constructor', _DEFAULT_CONSTRUCTOR)
-        return bool(constructor == _DEFAULT_CONSTRUCTOR)
-    if path == _CHECKPOINT:
-        return value_at(cfg, f'{path}.type') in _CHECKPOINT_HOOKS
-    return True
+def _settings_of_parameters(
+    cfg: Config,
+) -> Iterator[tuple[str, Mapping[str, Any], set[str]]]:
+    """Yield path, dict and known keys of ``paramwise_cfg`` and each group in it.
 
-
-def _groups_of_parameters(cfg: Config) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield path and dict of each group of parameters that has settings of its own."""
-    groups = value_at(cfg, f'{_PARAMWISE}.custom_keys')
-    if not isinstance(groups, Mapping) or not _has_known_reader(cfg, _PARAMWISE):
+    Nothing is known of another constructor's.
+    """
+    settings = value_at(cfg, _PARAMWISE)
+    constructor = dict_at(cfg, 'optim_wrapper').get('constructor', _DEFAULT)
+    known = _OF_CONSTRUCTORS.get(_bare(constructor), set())
+    if not isinstance(settings, Mapping) or not known:
+        return
+    yield _PARAMWISE, settings, known
+    groups = settings.get('custom_keys')
+    if not isinstance(groups, Mapping):
         return
     for name, group in groups.items():
         if isinstance(group, Mapping):
-            yield f'{_PARAMWISE}.custom_keys.{name}', group
+            yield f'{_PARAMWISE}.custom_keys.{name}', group, _OF_GROUPS
+
+
+def _bare(kind: Any) -> str:
+    """Return the name of a class, or of what names it, without its scope."""
+    if isinstance(kind, str):
+        return kind.rpartition('.')[2]
+    return str(getattr(kind, '__name__', ''))
 
 
 def value_at(cfg: Config, path: str) -> Any:
@@ -191,32 +226,22 @@ def _check_hooks(cfg: Config) -> None:
             refuse_unknown(cfg, 'default_hooks.', {name}, _DEFAULT_HOOKS)
 
 
-def _check_language_models(cfg: Config, node: Any, path: str) -> None:
-    """Check the configurations of language models in a part of a config.
+def _check_language_models(cfg: Config) -> None:
+    """Check the configurations of language models in a model, which have a ``model_type``.
 
-    They have a ``model_type``. transformers keeps what it does not know as an attribute.
-
-    Args:
-        cfg (Config): The whole config.
-        node: The part.
-        path (str): Its path.
+    transformers keeps what it does not know as an attribute.
 
     Raises:
         UserError: A key is close to one that transformers reads.
     """
-    if isinstance(node, (list, tuple)):
-        for index, value in enumerate(node):
-            _check_language_models(cfg, value, f'{path}.{index}')
-    if not isinstance(node, Mapping):
-        return
-    if 'model_type' in node:
+    for path, node in dicts_in(cfg.get('model'), 'model'):
+        if 'model_type' not in node:
+            continue
         known = _keys_of_language_model(node['model_type'])
         for key in node.keys() - known:
             # A release may have fields that nothing reads any more.
             if get_close_matches(key, known, 1, _ALIKE):
                 refuse_unknown(cfg, f'{path}.', {key}, known)
-    for key, value in node.items():
-        _check_language_models(cfg, value, f'{path}.{key}')
 
 
 def _keys_of_language_model(model_type: str) -> set[str]:

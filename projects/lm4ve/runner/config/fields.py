@@ -3,7 +3,7 @@
 import ast
 import inspect
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,23 @@ def dict_at(cfg: Config, name: str) -> Mapping[str, Any]:
     if isinstance(value, Mapping):
         return value
     return {}
+
+
+def dicts_in(node: Any, field: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield every dict of a config's part with its field, outer ones before inner ones.
+
+    Args:
+        node: The part.
+        field (str): Its own field.
+    """
+    items: Any = ()
+    if isinstance(node, Mapping):
+        yield field, node
+        items = node.items()
+    elif isinstance(node, (list, tuple)):
+        items = enumerate(node)
+    for name, child in items:
+        yield from dicts_in(child, f'{field}.{name}')
 
 
 def is_number(value: Any) -> bool:
