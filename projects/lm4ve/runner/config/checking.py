@@ -14,6 +14,7 @@ from typing import Any
 from mmengine.config import Config
 
 from lm4ve.errors import UserError, brief, check
+from lm4ve.runner.accumulation import AUTO
 from lm4ve.runner.config.fields import (
     FIELDS,
     dict_at,
@@ -264,5 +265,11 @@ def _check_numbers(cfg: Config) -> None:
         value = value_at(cfg, path)
         if isinstance(value, (str, list, tuple, dict)):
             raise UserError(f'{path}={brief(repr(value))} must be a number.')
+    counts = value_at(cfg, 'optim_wrapper.accumulative_counts')
+    if isinstance(counts, str) and counts != AUTO:
+        raise UserError(
+            f"optim_wrapper.accumulative_counts='{brief(counts)}' must be a number, or "
+            f"'{AUTO}'."
+        )
     check('channels_last', cfg.get('channels_last', False), kind=bool)
     check('env_cfg.tf32', value_at(cfg, 'env_cfg.tf32'), kind=(bool, type(None)))
