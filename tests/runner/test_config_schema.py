@@ -26,7 +26,8 @@ FIELDS = """
 env_cfg.cudnn_benchmark env_cfg.tf32 auto_scale_lr.base_batch_size
 optim_wrapper.paramwise_cfg.norm_decay_mult
 optim_wrapper.paramwise_cfg.custom_keys.head.decay_mult
-default_hooks.checkpoint.save_best default_hooks.checkpoint
+default_hooks.checkpoint.save_best default_hooks.checkpoint default_hooks.visualization.enable
+train_dataloader.dataset.hparams.pad_val val_evaluator.iou_metrics
 model.neck.block.arch.hidden_size
 """.split()
 
@@ -36,6 +37,7 @@ def test_misspelled_key_is_named_with_suggestion(field):
     cfg = demo()
     wrong = field + field[-1]
     cfg.model.neck = dict(type='LLMBlockNeck', in_channels=64, block=LLAMA)
+    cfg.val_evaluator = dict(type='mmseg.IoUMetric')
     cfg.merge_from_dict({wrong: 1})
     right = field.rpartition('.')[2]
     with pytest.raises(

@@ -32,6 +32,7 @@ from lm4ve.study.trainings.stored import (
     write_grid_study,
 )
 from lm4ve.study.trainings.study import GridStudy
+from lm4ve.study.trainings.trial import try_variants
 
 #: Below the work folder, that of the jobs' results, which grids share.
 JOBS = 'jobs'
@@ -113,6 +114,7 @@ def run(args: argparse.Namespace) -> None:
     say_after_stop(args.work_dir)
     with store.lock('--work-dir'):
         rule = write_rule(whole, out)
+        try_variants(part)
         pool = build_pool(store, args, modules_of(part.grid), processes)
         failures = part.run(pool)
         command = shlex.join(['lm4ve', 'ablate', *sys.argv[1:]])

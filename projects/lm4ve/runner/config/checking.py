@@ -2,8 +2,8 @@
 
 A misspelled argument of a class is an error when the class is built, and its library
 words it. What is read by name from a dict is not: ``paramwise_cfg.norm_decay_mul`` trains
-with another weight decay, without a word. :data:`READ_BY_NAME` and
-:data:`READ_BY_CLASS` have the keys of such dicts. ``tools/dev/typos.py`` misspells the
+with another weight decay, without a word. The tables ``READ_BY_...`` have the keys of
+such dicts. ``tools/dev/typos.py`` misspells the
 fields of all shipped configs, and names what neither a library nor a table refuses.
 """
 
@@ -101,6 +101,52 @@ _OF_CHECKPOINT_HOOKS = {
 READ_BY_CLASS: dict[str, set[str]] = {
     'AtomicCheckpointHook': _OF_CHECKPOINT_HOOKS,
     'CheckpointHook': _OF_CHECKPOINT_HOOKS,
+    # MMSegmentation's.
+    'IoUMetric': {
+        'beta',
+        'collect_device',
+        'format_only',
+        'ignore_index',
+        'iou_metrics',
+        'nan_to_num',
+        'output_dir',
+        'prefix',
+        'type',
+    },
+    # mmpretrain's and MMAction2's; what follows the first six, their visualizers read.
+    'VisualizationHook': {
+        'enable',
+        'interval',
+        'out_dir',
+        'priority',
+        'show',
+        'type',
+        'classes',
+        'draw_gt',
+        'draw_pred',
+        'draw_score',
+        'fps',
+        'rescale_factor',
+        'resize',
+        'show_frames',
+        'show_name',
+        'target_resolution',
+        'text_cfg',
+        'wait_time',
+    },
+}
+#: Field, wherever it is -> the keys that are read from its dict.
+READ_BY_FIELD: dict[str, set[str]] = {
+    # Of mmpretrain's RandAugment and AutoAugment: arguments of some transforms.
+    'hparams': {
+        'direction',
+        'interpolation',
+        'magnitude_range',
+        'magnitude_std',
+        'pad_val',
+        'prob',
+        'random_negative_prob',
+    },
 }
 #: MMEngine's default hooks. One under a misspelled name acts beside the default.
 _DEFAULT_HOOKS = {
@@ -173,9 +219,13 @@ def _dicts_with_known_keys(
     yield from _settings_of_parameters(cfg)
     for name in FIELDS & cfg.keys():
         for path, node in dicts_in(cfg[name], name):
-            known = READ_BY_CLASS.get(_bare(node.get('type')), set())
-            if known:
-                yield path, node, known
+            field = path.rpartition('.')[2]
+            for known in (
+                READ_BY_CLASS.get(_bare(node.get('type'))),
+                READ_BY_FIELD.get(field),
+            ):
+                if known is not None:
+                    yield path, node, known
 
 
 def _settings_of_parameters(
