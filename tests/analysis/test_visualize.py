@@ -23,7 +23,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from lm4ve.analysis import analyse, loading  # noqa: E402
 from lm4ve.analysis import visualizer_hook as hook_module  # noqa: E402
 from lm4ve.analysis.visualizer_hook import ActivationVisHook  # noqa: E402
-from lm4ve.commands.visualize import main  # noqa: E402
 from lm4ve.errors import UserError  # noqa: E402
 from lm4ve.runner.command_line import build_runner  # noqa: E402
 from lm4ve.runner.config import read_config  # noqa: E402
@@ -32,6 +31,7 @@ from tests.helpers.logs import record_logs  # noqa: E402
 from tests.helpers.models import neck  # noqa: E402
 from tests.helpers.pointcloud.clouds import cloud  # noqa: E402
 from tests.helpers.shrink import shrinker_of  # noqa: E402
+from tests.helpers.tools import run_lm4ve  # noqa: E402
 
 # The hook changes nothing of a training, to the bit.
 pytestmark = pytest.mark.bitwise
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.bitwise
 def visualize(*args) -> None:
     """Run the command on the CPU; texts are split into words, paths are not."""
     words = (a.split() if isinstance(a, str) else [str(a)] for a in args)
-    main(['--device', 'cpu', *itertools.chain(*words)])
+    run_lm4ve('visualize', ['--device', 'cpu', *itertools.chain(*words)])
 
 
 def written(cfg, folder: Path) -> Path:
@@ -116,7 +116,10 @@ def test_folder_becomes_a_sheet_for_each_whole_picture(digits, tmp_path, monkeyp
     (inner / 'cut.png').write_bytes(content[:99])
     warnings = record_logs(monkeypatch, 'lm4ve.tasks.base.inputs')
     out = tmp_path / 'out'
-    main([str(config), str(checkpoint), str(inner.parent), '--out-dir', str(out)])
+    run_lm4ve(
+        'visualize',
+        [str(config), str(checkpoint), str(inner.parent), '--out-dir', str(out)],
+    )
     assert len(list(out.glob('*.png'))) == len(files)
     (warning,) = warnings
     assert '1 of 5 files' in warning and f'{inner}/cut.png' in warning

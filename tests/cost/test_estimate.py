@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from lm4ve.commands.cost import main
 from lm4ve.cost import estimate_training, length_of_training, seconds_of_step
 from lm4ve.cost.devices import GPUS
 from lm4ve.cost.estimate import StepSeconds
@@ -160,12 +159,14 @@ def test_data_that_cannot_be_read_ask_for_samples():
 )
 def test_flags_that_do_not_fit_are_refused_in_one_line(flags, message):
     with pytest.raises(UserError, match=message) as error:
-        main([str(MOTION), *flags])
+        run_lm4ve('cost', [str(MOTION), *flags])
     assert '\n' not in str(error.value)
 
 
 def test_the_command_calls_its_figures_estimates(capsys):
-    main([str(MOTION), '--batch', '2', '--device', 'h100', '--gpus', '1', '8'])
+    run_lm4ve(
+        'cost', [str(MOTION), '--batch', '2', '--device', 'h100', '--gpus', '1', '8']
+    )
     printed = capsys.readouterr().out
     assert 'Estimate, not measured, on NVIDIA H100' in printed
     assert "optimizer's state" in printed

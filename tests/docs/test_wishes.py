@@ -9,7 +9,7 @@ import torch
 from mmengine.runner import Runner
 
 from lm4ve.commands.flags import parser_of
-from lm4ve.commands.train import configure_training
+from lm4ve.commands.train import training_config
 from lm4ve.convert.packaged_encoders import PACKAGED_ENCODERS
 from lm4ve.runner.command_line import build_runner
 from tests.helpers.code_blocks import Block, blocks_of
@@ -61,7 +61,7 @@ def folder(tmp_path, monkeypatch):
 def train(name: str, epochs: int = 1, options: tuple[str, ...] = ()) -> Runner:
     """Train a config of the page as ``lm4ve train`` does; return the runner."""
     words = [name, '--epochs', str(epochs), '--cfg-options', *OPTIONS, *options]
-    cfg = configure_training(parser_of('train').parse_args(words))
+    cfg = training_config(parser_of('train').parse_args(words))
     runner = build_runner(cfg, short_console=True)
     runner.train()
     return runner

@@ -11,11 +11,11 @@ import cv2
 import numpy as np
 import pytest
 
-from lm4ve.commands.train import main
 from lm4ve.errors import UserError
 from lm4ve.files import sole_use
 from tests.helpers.processes import environment
 from tests.helpers.tasks import CONFIGS, ROOT
+from tests.helpers.tools import run_lm4ve
 
 pytest.importorskip('mmpretrain')
 PLAIN = CONFIGS / 'lm4ve/vit-demo_none_digits.py'
@@ -74,7 +74,7 @@ def run(tmp_path, monkeypatch, capsys):
     def dry_run(config, *flags):
         error = ''
         try:
-            main([str(config), '--dry-run', *map(str, flags)])
+            run_lm4ve('train', [str(config), '--dry-run', *map(str, flags)])
         except UserError as e:
             error = str(e)
         return verdicts_in(capsys.readouterr().out), error
@@ -224,8 +224,8 @@ def test_a_missing_layer_fails_and_what_builds_on_it_is_left_out(run):
 
 
 def test_an_unknown_field_fails_and_nothing_else_is_checked(run):
-    verdicts, error = run(PLAIN, '--cfg-options', 'train_cfg.max_epoch=3')
-    assert error.startswith('config: train_cfg.max_epoch is not a known field')
+    verdicts, error = run(PLAIN, '--cfg-options', 'env_cfg.cudnn_benchmrk=True')
+    assert error.startswith('config: env_cfg.cudnn_benchmrk is not a known field')
     assert {*verdicts.values()} == {'failed', 'not checked'}
 
 
@@ -307,7 +307,7 @@ def test_a_training_is_not_disturbed_and_would_be_continued(run, tmp_path):
         'default_hooks.checkpoint.interval=1',
     ]
     folder = tmp_path / 'run'
-    main([str(PLAIN), '--work-dir', str(folder), *short])
+    run_lm4ve('train', [str(PLAIN), '--work-dir', str(folder), *short])
     before = {path: path.stat().st_mtime_ns for path in folder.rglob('*')}
 
     verdicts, error = run(PLAIN, '--work-dir', folder, *short)

@@ -11,7 +11,7 @@ from mmengine.optim import build_optim_wrapper
 from torch import nn
 
 from lm4ve.commands.flags import parser_of
-from lm4ve.commands.train import apply_flags
+from lm4ve.commands.train import set_flags
 from lm4ve.cost.step import amp_dtype
 from lm4ve.errors import UserError
 from lm4ve.runner import autocast
@@ -76,7 +76,7 @@ def test_auto_blocks_are_float16_where_the_loss_is_scaled():
 
 def test_plain_amp_is_that_of_mmengine():
     cfg = config(dict(KEPT))
-    apply_flags(cfg, parser_of('train').parse_args(['cfg.py', '--amp']))
+    set_flags(cfg, parser_of('train').parse_args(['cfg.py', '--amp']))
     assert cfg.optim_wrapper.to_dict() == AMP
 
 

@@ -17,7 +17,6 @@ import pytest
 from mmengine.config import Config
 from scipy import stats
 
-from lm4ve.commands import ablate
 from lm4ve.errors import UserError
 from lm4ve.runner.command_line import build_runner, run_tool
 from lm4ve.runner.same_data import VERSIONS, pixel_versions
@@ -42,6 +41,7 @@ from tests.helpers.grids.toy import (
     write_grid,
 )
 from tests.helpers.tasks import ROOT
+from tests.helpers.tools import run_lm4ve
 
 #: Trials in processes of their own import the helpers and the library of this tree.
 PATHS = os.pathsep.join((str(ROOT), str(ROOT / 'projects')))
@@ -187,7 +187,7 @@ def test_a_study_killed_before_its_first_result_has_planned(tmp_path, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(Pool, 'run', kill)
         with pytest.raises(KeyboardInterrupt):
-            ablate.main([str(path), '--work-dir', str(tmp_path / 'out')])
+            run_lm4ve('ablate', [str(path), '--work-dir', str(tmp_path / 'out')])
     study = GridStudy(
         load_grid(write_grid(tmp_path, GRID.replace("'one'", "'three'"))),
         Store(tmp_path / 'out/jobs'),

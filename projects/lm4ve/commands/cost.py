@@ -9,12 +9,11 @@ docs/guides/cost.md describes how it counts and what it assumes.
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from mmengine.config import Config
 
-from lm4ve.commands.flags import parser_of
 from lm4ve.cost import GPUS, TrainingEstimate, estimate_training
 from lm4ve.cost.length import Length
 from lm4ve.cost.step import StepCost, cost_of_step
@@ -23,9 +22,8 @@ from lm4ve.runner.config import read_checked_config
 from lm4ve.runner.tables import print_table
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def run(args: argparse.Namespace) -> None:
     """Count a training step of the config, print the counts, and compare them with the base."""
-    args = parser_of('cost').parse_args(argv)
     gpus = args.gpus or []
     if args.batch is not None:
         check('--batch', args.batch, least=1)

@@ -14,7 +14,6 @@ what is shown.
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -59,16 +58,21 @@ def write_sample(sample: Sample, folder: Path, note: str, fps: float) -> PageEnt
     return PageEntry(sample, sheet, movie)
 
 
-def parse_args(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Config]:
-    """Read the command line and the config that it names.
+def read_config(args: argparse.Namespace) -> tuple[argparse.Namespace, Config]:
+    """Read the config that the flags name; return it after the flags.
+
+    Reading it may register a task, which has flags of its own: only then the command line
+    is parsed again.
+
+    Args:
+        args (argparse.Namespace): See :func:`lm4ve.commands.parse`.
 
     Raises:
         UserError: There are no inputs, or a flag has a value that it cannot have.
     """
-    args, _ = parser_of('visualize').parse_known_args(argv)
     cfg = read_checked_config(args.config, args.cfg_options)
-    # Reading the config may have registered a task, which has flags of its own.
-    args = parser_of('visualize').parse_args(argv)
+    if args.words_to_parse is not None:
+        args = parser_of('visualize').parse_args(args.words_to_parse)
     if not args.input and not args.indices:
         raise UserError(
             'There are no inputs. Give files, or --indices of the test set.'
@@ -91,9 +95,9 @@ def load_samples(cfg: Config, args: argparse.Namespace) -> list[NamedSample]:
     return [*samples, *loading.samples_by_index(cfg, args.indices)]
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def run(args: argparse.Namespace) -> None:
     """Draw a sheet for each input, and write the page with all of them."""
-    args, cfg = parse_args(argv)
+    args, cfg = read_config(args)
     points = parse_points(args.points)
     samples = load_samples(cfg, args)
     model, classes = loading.load_model(
@@ -127,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         entry = write_sample(drawn, folder, f'{name}, {checkpoint}', args.fps)
         entries.append(entry)
         print(entry.sheet)
-    words = sys.argv[1:] if argv is None else argv
+    words = sys.argv[1:]
     facts = dict(
         config=args.config,
         checkpoint=checkpoint,

@@ -21,7 +21,6 @@ class Plan:
         configure (Callable): Returns the config of the training, with all flags; with
             ``for_this_machine=False`` as for a machine with GPUs.
         folder (Path): A temporary folder, in the place of the work directory.
-        resume (str | None): The flag ``--resume``.
         device (str | None): A GPU that the training is planned for, as ``lm4ve cost``
             names it: its time and memory are estimated. None: it runs on what is here.
         cfg (Config): Set by the check of the config. ``work_dir`` is the training's.
@@ -48,7 +47,6 @@ class Plan:
 
     configure: Callable[..., Config]
     folder: Path
-    resume: str | None = None
     device: str | None = None
     cfg: Any = None
     local_processes: int = 1

@@ -28,7 +28,6 @@ _WIDTH = 170
 
 def dry_run(
     configure: Callable[..., Config],
-    resume: str | None = None,
     device: str | None = None,
 ) -> None:
     """Check all that a training needs, and print a table; the training is not started.
@@ -37,7 +36,6 @@ def dry_run(
 
     Args:
         configure (Callable): See :class:`lm4ve.dry_run.plan.Plan`.
-        resume (str, optional): The flag ``--resume``.
         device (str, optional): See :class:`lm4ve.dry_run.plan.Plan`.
 
     Raises:
@@ -48,7 +46,7 @@ def dry_run(
     _print('check', 'verdict', 'found')
     findings: dict[str, Finding] = {}
     with tempfile.TemporaryDirectory(prefix='lm4ve-dry-run-') as folder:
-        plan = Plan(configure, Path(folder), resume, device)
+        plan = Plan(configure, Path(folder), device)
         for check in CHECKS:
             finding = _run_check(check, plan, findings)
             findings[check.name] = finding

@@ -15,7 +15,7 @@ from lm4ve.runner.process_rank import is_first_process
 def adapt_to_cpu(cfg: Config, trains: bool = True) -> None:
     """Change fields of a config that need a GPU, if there is none.
 
-    Mixed precision becomes fp32, and the processes of a launcher communicate by gloo.
+    Mixed precision becomes fp32, and a model of several processes is wrapped for the CPU.
 
     Args:
         cfg (Config): Changed in place; its ``launcher`` must be set.
@@ -29,7 +29,6 @@ def adapt_to_cpu(cfg: Config, trains: bool = True) -> None:
         text = f'No GPU: {doing} in fp32, without {" and ".join(left_out)}.'
         print_log(text, logger='current', level=logging.WARNING)
     if cfg.launcher != 'none':
-        _join_group(cfg)
         _wrap_without_device(cfg)
 
 
@@ -58,12 +57,14 @@ def _leave_out_fp16(cfg: Config) -> list[str]:
     return fields
 
 
-def _join_group(cfg: Config) -> None:
-    """Initialize torch's process group with gloo, unless there is a group.
+def join_group(cfg: Config) -> None:
+    """Let the processes of a launcher meet on gloo, unless there is a GPU or a group.
 
     MMEngine's own initialization would select a CUDA device. It is skipped where a group
     exists.
     """
+    if cfg.get('launcher', 'none') == 'none' or torch.cuda.is_available():
+        return
     if torch.distributed.is_initialized():
         return
     if cfg.launcher == 'slurm':
