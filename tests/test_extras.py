@@ -121,7 +121,6 @@ def test_the_core_alone_runs_the_readme_and_names_the_extra_of_a_task(tmp_path):
     'package, extra',
     [
         ('analysis', 'analysis'),
-        ('analysis.iou', 'iou'),
         ('study.trainings', 'ablation'),
         ('study.heads', 'try'),
         ('study.slurm', 'slurm'),

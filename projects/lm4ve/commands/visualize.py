@@ -21,14 +21,12 @@ from mmengine.config import Config
 from PIL import Image
 
 from lm4ve.analysis import loading
-from lm4ve.analysis.capture import analyse
+from lm4ve.analysis.drawing import Sheet, draw_batch
 from lm4ve.analysis.loading import NamedSample
 from lm4ve.analysis.pages import PageEntry, write_page
 from lm4ve.analysis.points import parse_points, resolve_points
-from lm4ve.analysis.samples import Sample, samples_of
-from lm4ve.analysis.sheets import animate, draw_sheet
+from lm4ve.analysis.sheets import animate
 from lm4ve.commands.flags import parser_of
-from lm4ve.draw.figures import to_image
 from lm4ve.errors import UserError, check
 from lm4ve.runner.config import read_checked_config
 from lm4ve.tasks import all_tasks
@@ -38,24 +36,25 @@ from lm4ve.tasks.base.analysis import tested_evaluator
 _HEADS = 3
 
 
-def write_sample(sample: Sample, folder: Path, note: str, fps: float) -> PageEntry:
+def write_sheet(sheet: Sheet, folder: Path, note: str, fps: float) -> PageEntry:
     """Write a sample's sheet as PNG, and for a clip the sheets of all frames as MP4.
 
     Args:
-        sample (Sample): The sample.
+        sheet (Sheet): The sample and its picture.
         folder (Path): Where to write.
-        note (str): A line on the sheet.
+        note (str): A line on the sheets of frames.
         fps (float): Frames of the MP4 in a second.
     """
-    sheet = folder / f'{sample.name}.png'
-    Image.fromarray(to_image(draw_sheet(sample, note))).save(sheet, optimize=True)
+    sample = sheet.sample
+    path = folder / f'{sample.name}.png'
+    Image.fromarray(sheet.image).save(path, optimize=True)
     if not sample.picture.is_clip:
-        return PageEntry(sample, sheet)
+        return PageEntry(sample, path)
     from lm4ve.tasks.video.datasets.video_files import write_video
 
-    movie = sheet.with_suffix('.mp4')
+    movie = path.with_suffix('.mp4')
     write_video(movie, animate(sample, note), max(round(fps), 1))
-    return PageEntry(sample, sheet, movie)
+    return PageEntry(sample, path, movie)
 
 
 def read_config(args: argparse.Namespace) -> tuple[argparse.Namespace, Config]:
@@ -113,22 +112,24 @@ def run(args: argparse.Namespace) -> None:
         folder = Path(args.out_dir)
     folder.mkdir(parents=True, exist_ok=True)
     heads = None if args.all_heads else _HEADS
+    note = f'{name}, {checkpoint}'
     entries = []
     for sample in samples:
         batch = loading.collate(cfg, [sample.data])
-        analysis = analyse(model, batch, points, attention=not args.no_attention)
-        (drawn,) = samples_of(
-            analysis,
+        (sheet,) = draw_batch(
             model,
-            names=[sample.name],
-            evaluator=tested_evaluator(cfg),
-            measures=args.measures,
-            classes=classes,
+            batch,
+            [sample.name],
+            note,
+            points,
+            args.measures,
+            attention=not args.no_attention,
             heads=heads,
+            evaluator=tested_evaluator(cfg),
+            classes=classes,
+            files=[sample.path],
         )
-        if sample.path is not None:
-            drawn.facts['file'] = sample.path
-        entry = write_sample(drawn, folder, f'{name}, {checkpoint}', args.fps)
+        entry = write_sheet(sheet, folder, note, args.fps)
         entries.append(entry)
         print(entry.sheet)
     words = sys.argv[1:]
