@@ -76,5 +76,7 @@ def test_process_waits_for_the_others_as_long_as_the_config_says(first_of_two):
 
 
 def test_timeout_that_is_no_time_is_refused(first_of_two):
-    with pytest.raises(UserError, match='env_cfg.dist_cfg.timeout=-1 must be .* above 0'):
+    with pytest.raises(
+        UserError, match='env_cfg.dist_cfg.timeout=-1 must be .* above 0'
+    ):
         adapt_to_cpu(config_with(-1))
