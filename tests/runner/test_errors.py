@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader
 from lm4ve.errors import UserError
 from lm4ve.runner.command_line import build_runner, run_tool
 from lm4ve.runner.console import shorten
-from lm4ve.runner.resume import check_whole
 from lm4ve.runner.ending.signals import current_signals
+from lm4ve.runner.resume import check_whole
 from tests.helpers import quick_mmengine, quick_python
 from tests.helpers.processes import environment
 from tests.helpers.runner.random_run import config
