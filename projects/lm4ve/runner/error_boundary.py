@@ -51,6 +51,14 @@ _LOST_WORKER = re.compile(
     r'DataLoader worker \(pid(?:\(s\))? (?P<pids>[\d, ]+)\) '
     r'(?:is killed by signal: (?P<name>[\w ]+)|exited unexpectedly)'
 )
+#: What the errors of gloo, of the store and of nccl say where another process has ended.
+LOST_CONNECTION = (
+    'gloo/transport/tcp/pair.cc',
+    'DistNetworkError: Failed to recv',
+    'DistNetworkError: Connection reset by peer',
+    'DistNetworkError: Broken pipe',
+    'remote process exiting prematurely',
+)
 #: Characters of an error's words that are printed.
 _LENGTH = 1000
 #: Seconds in which others may ask the first process whether an error was printed.
@@ -180,9 +188,19 @@ def _in_one_line(error: BaseException) -> str:
     if worker:
         return f'{command}: {worker}{TRACEBACK}{path})'
     words = _shortened(' '.join(_words_of(error).split()))
+    if is_lost_connection(f'{type(error).__name__}: {words}'):
+        return (
+            f'{command}: another process has ended, whose own error says why '
+            f'({type(error).__name__}: {words}){TRACEBACK}{path})'
+        )
     field = find_built_field(error)
     place = '' if field is None else f'{field}: '
     return f'{command}: {place}{type(error).__name__}: {words}{TRACEBACK}{path})'
+
+
+def is_lost_connection(words: str) -> bool:
+    """Return whether an error's type and words say that another process has ended."""
+    return any(part in words for part in LOST_CONNECTION)
 
 
 def _lost_worker_behind(error: BaseException) -> str:
@@ -277,6 +295,9 @@ def _was_reported(sentence: str) -> bool:
 
     The store may be gone with its process.
     """
+    if is_lost_connection(sentence):
+        # The words have addresses, which differ by process.
+        sentence = 'lost connection'
     name = f'lm4ve_error/{hashlib.sha256(sentence.encode()).hexdigest()}'
     try:
         count: int = _get_default_store().add(name, 1)

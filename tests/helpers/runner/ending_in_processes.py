@@ -65,6 +65,9 @@ class FaultHook(Hook):
         # Without it, all iterations may be done before a signal is heard.
         time.sleep(0.05)
 
+    def before_val_epoch(self, runner):
+        print('validates', runner.iter)
+
     def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         if self.fault == 'validation' and batch_idx == 0:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -116,6 +119,7 @@ def validation() -> dict:
 def main() -> None:
     folder = Path(sys.argv[1])
     fault = sys.argv[2]
+    print('meets', flush=True)
     torch.distributed.init_process_group('gloo')
     rank = torch.distributed.get_rank()
     hooks = [

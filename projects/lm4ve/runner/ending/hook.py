@@ -205,6 +205,13 @@ class EndingHook(Hook):  # type: ignore[misc]
         if get_world_size() == 1:
             raise Stopped(asked)
 
+    def after_val_epoch(
+        self, runner: Runner, metrics: dict[str, float] | None = None
+    ) -> None:
+        """Agree after a validation, which may have been long: the next update stops."""
+        if self._trains:
+            self.agree()
+
     def before_save_checkpoint(
         self, runner: Runner, checkpoint: dict[str, Any]
     ) -> None:
