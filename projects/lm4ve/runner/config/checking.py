@@ -63,6 +63,8 @@ _OF_CONSTRUCTORS: dict[str, set[str]] = {
         'num_layers',
     },
 }
+#: MMAction2's constructor, whose ``paramwise_cfg`` has groups of parameters alone.
+_WITHOUT_CUSTOM_KEYS = 'SwinOptimWrapperConstructor'
 #: The keys of a group of parameters in ``custom_keys``, and those of optimizers.
 _OF_GROUPS = {
     'amsgrad',
@@ -236,17 +238,20 @@ def _settings_of_parameters(
     Nothing is known of another constructor's.
     """
     settings = value_at(cfg, _PARAMWISE)
-    constructor = dict_at(cfg, 'optim_wrapper').get('constructor', _DEFAULT)
-    known = _OF_CONSTRUCTORS.get(_bare(constructor), set())
-    if not isinstance(settings, Mapping) or not known:
+    constructor = _bare(dict_at(cfg, 'optim_wrapper').get('constructor', _DEFAULT))
+    if not isinstance(settings, Mapping):
         return
-    yield _PARAMWISE, settings, known
-    groups = settings.get('custom_keys')
-    if not isinstance(groups, Mapping):
-        return
-    for name, group in groups.items():
+    path = _PARAMWISE
+    groups: Any = {}
+    if constructor in _OF_CONSTRUCTORS:
+        yield path, settings, _OF_CONSTRUCTORS[constructor]
+        path = f'{path}.custom_keys'
+        groups = settings.get('custom_keys')
+    elif constructor == _WITHOUT_CUSTOM_KEYS:
+        groups = settings
+    for name, group in dict(groups or {}).items():
         if isinstance(group, Mapping):
-            yield f'{_PARAMWISE}.custom_keys.{name}', group, _OF_GROUPS
+            yield f'{path}.{name}', group, _OF_GROUPS
 
 
 def _bare(kind: Any) -> str:
