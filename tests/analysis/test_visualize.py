@@ -412,7 +412,10 @@ def test_the_hook_draws_what_the_command_draws(digits, tmp_path, monkeypatch):
     Path('test, iteration 5').write_bytes(checkpoint.read_bytes())
     folder = tmp_path / 'out'
     words = [str(config.with_name('a.py')), 'test, iteration 5']
-    main([*words, '--device', 'cpu', '--indices', '0', '--out-dir', str(folder)])
+    run_lm4ve(
+        'visualize',
+        [*words, '--device', 'cpu', '--indices', '0', '--out-dir', str(folder)],
+    )
     by_command = np.asarray(Image.open(folder / 'test_00000.png').convert('RGB'))
 
     cfg = read_config(config)

@@ -11,6 +11,7 @@ from lm4ve.cost.step import batch_of, cost_of_step
 from lm4ve.errors import UserError
 from lm4ve.runner.config import read_config
 from tests.helpers.tasks import CONFIGS
+from tests.helpers.tools import run_lm4ve
 
 A100 = GPUS['a100']
 MOTION = CONFIGS / 'motion/vectornet-demo_minilm_sim.py'

@@ -11,8 +11,8 @@ from typing import Any
 
 from lm4ve.errors import StorageError, UserError
 from lm4ve.runner.building import find_built_field
+from lm4ve.runner.config.fields import dicts_in
 from lm4ve.runner.error_boundary import TRACEBACK, without_traceback
-from lm4ve.runner.missing import dicts_in
 
 #: How Python names a file that the system does not give: the reason, and the path.
 _NAMES_PATH = re.compile(r"\[Errno \d+\] (?P<reason>[^:]+): '(?P<path>.+?)'")

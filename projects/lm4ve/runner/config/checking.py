@@ -222,12 +222,12 @@ def _dicts_with_known_keys(
     for name in FIELDS & cfg.keys():
         for path, node in dicts_in(cfg[name], name):
             field = path.rpartition('.')[2]
-            for known in (
-                READ_BY_CLASS.get(_bare(node.get('type'))),
-                READ_BY_FIELD.get(field),
-            ):
-                if known is not None:
-                    yield path, node, known
+            by_class = READ_BY_CLASS.get(_bare(node.get('type')))
+            if by_class is not None:
+                yield path, node, by_class
+            by_field = READ_BY_FIELD.get(field)
+            if by_field is not None:
+                yield path, node, by_field
 
 
 def _settings_of_parameters(

@@ -53,10 +53,10 @@ def failing_together() -> Iterator[None]:
         if own is not None:
             raise own
         return
-    for error in all_gather_object(_as_sent(own)):
-        if error is None:
+    for sent in all_gather_object(_as_sent(own)):
+        if sent is None:
             continue
-        raise of_all(error) from own
+        raise of_all(sent) from own
 
 
 def _as_sent(error: Exception | None) -> Exception | None:
