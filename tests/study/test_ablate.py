@@ -221,7 +221,12 @@ def test_a_failing_trial_stops_no_other(tmp_path, capsys):
     assert 'RuntimeError: the toy is broken' in Path(logs[0]).read_text()
     assert len(results(tmp_path / 'out')) == 2
     table = (tmp_path / 'out/toy/table.md').read_text()
-    assert '| broken | not run |' in table
+    assert '| broken | failed |' in table
+    assert "Failed: 2 training(s) of 'broken': " in out
+    shutil.rmtree(tmp_path / 'out/jobs')
+    (tmp_path / 'out/toy/table.md').unlink()
+    assert run(path, tmp_path / 'out', '--report-only') == 0
+    assert (tmp_path / 'out/toy/table.md').read_text() == table
     assert 'open: no scores' in table
 
     # A part of the grid; what failed is tried again.

@@ -62,7 +62,11 @@ def print_list(study: GridStudy, console: Console) -> None:
     """Print the jobs, whether each is done, and how many wait for tuned values."""
     tests = study.tests()
     for job in [*study.tuning(), *study.draws(), *tests]:
-        state = 'done' if study.store.result(job) else 'to do'
+        state = 'to do'
+        if study.store.result(job) is not None:
+            state = 'done'
+        elif study.store.failure(job) is not None:
+            state = 'failed'
         console.print(f'{job.key}  {state:6} {job}', highlight=False, soft_wrap=True)
     waiting = len(study.grid.variants) * len(study.grid.seeds) - len(tests)
     if waiting:

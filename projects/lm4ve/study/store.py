@@ -4,6 +4,7 @@
     <folder>/<key>/result.json     the result: exists and is whole: done
     <folder>/<key>/spec.json       the job, from which a process runs it
     <folder>/<key>/log.txt         what it printed
+    <folder>/<key>/failure.json    why it has no result, until it is tried again
     <folder>/<key>/run/            a training; a checkpoint until it is done
     <folder>/<key>.lock            held while the job runs
 
@@ -11,10 +12,10 @@ Studies that share a folder share their jobs: what is decided by the same things
 once.
 """
 
+import contextlib
 import math
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from lm4ve.study.job import KINDS, Job
 RESULT = 'result.json'
 SPEC = 'spec.json'
 LOG = 'log.txt'
+FAILURE = 'failure.json'
 #: Seconds that a job of a killed command may need to end.
 ORPHANS = 30.0
 #: A label in a file.
@@ -85,6 +87,20 @@ class Store:
         """Return a job's result, or None if it has to be run."""
         return read_result(self.folder_of(job))
 
+    def note_failure(self, job: Job, reason: str) -> None:
+        """Write down why a job gave no result; not where the disk is full."""
+        with contextlib.suppress(UserError):
+            write_json(dict(reason=reason), self.folder_of(job) / FAILURE)
+
+    def failure(self, job: Job) -> str | None:
+        """Return why a job gave no result when it was tried last; None if it did not fail."""
+        if self.result(job) is not None:
+            return None
+        stored = read_json(self.folder_of(job) / FAILURE)
+        if not isinstance(stored, dict):
+            return None
+        return str(stored.get('reason'))
+
     def done(self, jobs: Iterable[Job]) -> Done:
         """Return the jobs that have a result, with it."""
         found = []
@@ -115,7 +131,7 @@ class Store:
         except OSError as e:
             raise UserError(f"'{folder}' cannot be written: {e.strerror or e}.") from e
 
-    @contextmanager
+    @contextlib.contextmanager
     def lock(self, field: str) -> Iterator[None]:
         """Hold the folder inside.
 
