@@ -53,10 +53,9 @@ def failing_together() -> Iterator[None]:
         if own is not None:
             raise own
         return
-    for error in all_gather_object(_as_sent(own)):
-        if error is None:
-            continue
-        raise of_all(error) from own
+    for sent in all_gather_object(_as_sent(own)):
+        if sent is not None:
+            raise of_all(sent) from own
 
 
 def _as_sent(error: Exception | None) -> Exception | None:
