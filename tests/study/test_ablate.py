@@ -306,7 +306,7 @@ def test_stopped_training_continues_to_an_undisturbed_ones_result(
     monkeypatch.setattr(ToyModel, 'train_step', stop)
     with pytest.raises(SystemExit) as end:
         run_tool(lambda: run_job(folder))
-    assert end.value.code == 138
+    assert end.value.code == 143
     assert (folder / 'run/iter_6.pth').exists()
     assert store.result(job) is None
     # The command clears the folder, but for the training.
