@@ -114,9 +114,9 @@ def test_signal_to_one_process_stops_both_after_one_iteration(tmp_path):
     saved = Path((path.parent / 'work/last_checkpoint').read_text())
     line = done.stderr.strip().splitlines()[-1]
     assert line == f'Stopped by SIGUSR1. Saved: {saved} (--resume).'
-    # Iterations after the fifth, when the signal came, were done by both.
+    # Iterations after the fifth, when the signal came, were done by both, ten at most.
     number = int(saved.stem.removeprefix('iter_'))
-    assert 5 < number < 32
+    assert 5 <= number <= 15
 
     script('dist_train.sh', path, 2, '--resume', 'auto')
     resumed = recorded(path.parent)

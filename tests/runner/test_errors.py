@@ -1,5 +1,6 @@
 """The commands' boundary: any exception becomes one line; the console is short, the log whole."""
 
+import multiprocessing
 import os
 import re
 import signal
@@ -19,6 +20,7 @@ from lm4ve.files import sole_use
 from lm4ve.runner.command_line import build_runner, run_tool
 from lm4ve.runner.console import shorten
 from lm4ve.runner.ending.signals import current_signals
+from lm4ve.runner.exit_codes import STOPPED, TRY_AGAIN, USERS_MISTAKE
 from lm4ve.runner.resume import check_whole
 from tests.helpers import quick_mmengine, quick_python
 from tests.helpers.processes import environment
@@ -208,6 +210,74 @@ def test_error_of_worker_prints_its_words_only(capsys):
     with pytest.raises(SystemExit):
         run_tool(lambda: list(DataLoader([1], num_workers=1, collate_fn=fail)))
     assert capsys.readouterr().err.strip() == "error: 'a.jpg' is empty."
+
+
+def test_long_error_of_worker_ends_with_its_cause(capsys):
+    def fail(samples: list, depth: int = 30) -> None:
+        if depth == 0:
+            raise ValueError('The picture is upside down.')
+        fail(samples, depth - 1)
+
+    with pytest.raises(SystemExit):
+        run_tool(lambda: list(DataLoader([1], num_workers=1, collate_fn=fail)))
+    line = capsys.readouterr().err.strip()
+    assert ' ValueError: The picture is upside down. (traceback: ' in line
+    assert 'File "' not in line
+    Path(line.rpartition('(traceback: ')[2].rstrip(')')).unlink()
+
+
+def test_killed_workers_are_one_line(capsys):
+    def slow(samples: list) -> list:
+        time.sleep(0.2)
+        return samples
+
+    def main() -> None:
+        others = set(multiprocessing.active_children())
+        batches = iter(DataLoader(range(100), num_workers=2, collate_fn=slow))
+        next(batches)
+        for worker in set(multiprocessing.active_children()) - others:
+            os.kill(worker.pid, signal.SIGKILL)
+        list(batches)
+
+    with pytest.raises(SystemExit) as end:
+        run_tool(main)
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert end.value.code == TRY_AGAIN
+    assert re.search(r'a worker of a dataloader .process \d+', line)
+    Path(line.rpartition('(traceback: ')[2].rstrip(')')).unlink()
+
+
+def test_stop_before_the_first_step_names_what_is_there(tmp_path, capsys):
+    build_runner(config(tmp_path, interval=5)).train()
+    saved = (tmp_path / 'last_checkpoint').read_text()
+
+    def main() -> None:
+        build_runner(config(tmp_path, resume=True))
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    with pytest.raises(SystemExit, match=str(STOPPED)):
+        run_tool(main)
+    line = capsys.readouterr().err.strip()
+    assert line == f'Stopped by SIGUSR1. Saved: {saved} (--resume).'
+
+
+@pytest.mark.parametrize('rank, printed', [('0', 1), ('1', 0)])
+def test_before_they_meet_one_process_of_a_machine_reports_a_mistake(
+    monkeypatch, capsys, rank, printed
+):
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    monkeypatch.setenv('LOCAL_RANK', rank)
+    handlers = []
+
+    def main() -> None:
+        handlers.append(signal.getsignal(signal.SIGTERM))
+        raise UserError('lr=-1 must be above 0.')
+
+    with pytest.raises(SystemExit) as end:
+        run_tool(main)
+    assert end.value.code == USERS_MISTAKE
+    assert capsys.readouterr().err.count('error: lr=-1 ') == printed
+    assert handlers == [signal.SIG_DFL]
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import math
 import random
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from mmengine.hooks import Hook
 
 from lm4ve.errors import UserError
-from lm4ve.runner.ending.hook import ITERATIONS
+from lm4ve.runner.ending import hook
 from tests.helpers.processes import outputs_of_two
 from tests.helpers.runner.scripted import Scripted, scripted_runner, validation
 
@@ -55,12 +56,29 @@ def test_it_stops_where_reading_every_loss_would(seed, tmp_path):
         with pytest.raises(UserError, match=words):
             runner.train()
         # It is read in time: after ten iterations at most, and at the end of its epoch.
-        assert stop <= runner.iter + 1 <= min(stop + ITERATIONS, epoch * length + 1)
+        assert (
+            stop <= runner.iter + 1 <= min(stop + hook.ITERATIONS, epoch * length + 1)
+        )
     done = len(losses) if stop is None else stop - 1
     expected = [i for i in range(1, done + 1) if i % save == 0]
     if stop is None and len(losses) not in expected:
         expected.append(len(losses))
     assert saved(tmp_path) == expected
+
+
+def test_slow_iterations_are_looked_at_one_by_one(tmp_path, monkeypatch):
+    class Slow(Hook):
+        def after_train_iter(self, runner, *args, **kwargs) -> None:
+            time.sleep(0.03)
+
+    monkeypatch.setattr(hook, 'SECONDS', 0.05)
+    losses = [1.0] * 6 + [NAN] + [1.0] * 18
+    runner = scripted_runner(
+        tmp_path, Scripted(losses), save=100, custom_hooks=[Slow()]
+    )
+    with pytest.raises(UserError, match='iteration 7 '):
+        runner.train()
+    assert runner.iter == 7
 
 
 def test_all_losses_of_the_iteration_are_named(tmp_path):

@@ -54,9 +54,8 @@ def failing_together() -> Iterator[None]:
             raise own
         return
     for sent in all_gather_object(_as_sent(own)):
-        if sent is None:
-            continue
-        raise of_all(sent) from own
+        if sent is not None:
+            raise of_all(sent) from own
 
 
 def _as_sent(error: Exception | None) -> Exception | None:
