@@ -52,7 +52,7 @@ def farthest_points(points: np.ndarray, num: int, start: str = 'first') -> np.nd
         points (np.ndarray): float32 ``[N, 3]``, finite.
         num (int): How many, at most N.
         start (str): 'first' (point 0 is picked first, by the plain loop) or 'random' (a
-            point that NumPy's global generator draws, by buckets, which take a sixth of
+            point that NumPy's global generator draws, by buckets, which take a fifth of
             the loop's time or less).
 
     Returns:
@@ -88,7 +88,7 @@ class SamplePoints(BaseTransform):
             as it is ("capped at available").
         start (str, optional): Where 'fps' starts: 'first' (the default: a test has the
             same points each time) or 'random' (each epoch trains on other points, and
-            sampling takes a sixth of the time). See :func:`farthest_points`.
+            sampling takes a fifth of the time). See :func:`farthest_points`.
 
     Raises:
         UserError: There is no such method or start, or another method has a start.
