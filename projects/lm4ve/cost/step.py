@@ -105,9 +105,9 @@ class StepCost:
 def cost_of_step(cfg: Config, batch: int | None = None) -> StepCost:
     """Count a training step.
 
-    Mixed precision is torch's autocast of CPUs, on which the tensors are. It keeps norms
-    and softmax in 16 bits, which a GPU's computes in fp32, so that a GPU keeps more for
-    the backward pass (docs/results/cost.md has how much for ViT-S). Where a mapper is
+    Mixed precision is torch's autocast of CPUs, on which the tensors are. A GPU's runs
+    norms and softmax in fp32, so that it may keep more for the backward pass
+    (docs/results/cost.md compares them for ViT-S). Where a mapper is
     folded into the block's projections (``low_rank``), the products of both count.
 
     Args:
