@@ -156,7 +156,8 @@ def counted_bytes(dtype):
 def test_a_step_without_values_keeps_the_bytes_of_a_real_one(dtype):
     saved, casts = counted_bytes(dtype)
     # Casts of weights are kept in 16 bits, too.
-    saved[torch.bfloat16] += casts
+    if casts > 0:
+        saved[torch.bfloat16] += casts
     # Torch's layer norm without values keeps its statistics in 16 bits, a real one in 32.
     assert saved == pytest.approx(bytes_of_a_real_step(dtype), rel=1e-3)
 
