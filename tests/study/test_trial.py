@@ -23,10 +23,10 @@ def study_of(tmp_path):
 
 
 def test_variant_that_cannot_be_built_is_named_before_the_first_training(study_of):
-    text = GRID.replace("{'model.width': 1}", "{'allow_new.model.widht': 1}")
+    text = GRID.replace("{'model.width': 1}", "{'allow_new.model.widthh': 1}")
     assert text != GRID
     study = study_of(text)
-    with pytest.raises(UserError, match="^variant 'one': model: TypeError: .*widht"):
+    with pytest.raises(UserError, match="^variant 'one': model: TypeError: .*widthh"):
         try_variants(study)
     assert not any(study.store.result(job) for job in study.tests())
 
