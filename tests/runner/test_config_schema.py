@@ -48,11 +48,28 @@ def test_misspelled_key_is_named_with_suggestion(field):
     check_config(cfg)
 
 
+def test_class_is_known_by_its_scope_where_others_have_its_name():
+    cfg = demo()
+    cfg.model.backbone = dict(type='VisionTransformer', patc_size=16)
+    check_config(cfg)  # mmpretrain's refuses it itself
+    cfg.default_scope = 'mmaction'
+    with pytest.raises(UserError, match="^model.backbone.patc_size .*'patch_size'"):
+        check_config(cfg)
+
+
 def test_groups_of_parameters_may_have_settings_of_their_optimizer():
     cfg = demo()
     head = dict(lr_mult=1, betas=(0.9, 0.99))
     cfg.optim_wrapper.paramwise_cfg = dict(custom_keys=dict(head=head))
     check_config(cfg)
+    cfg.optim_wrapper.constructor = 'SwinOptimWrapperConstructor'
+    cfg.optim_wrapper.paramwise_cfg = dict(head=head)
+    check_config(cfg)
+    cfg.optim_wrapper.paramwise_cfg = dict(head=dict(deacy_mult=0.0))
+    with pytest.raises(
+        UserError, match=r"paramwise_cfg.head.deacy_mult .*'decay_mult'"
+    ):
+        check_config(cfg)
 
 
 def test_readers_that_are_not_mmengines_have_keys_of_their_own():

@@ -1,6 +1,6 @@
 """Misspell the fields of the shipped configs, and name the misspellings that nobody notices.
 
-    PYTHONPATH=. python tools/dev/typos.py --count 600 --out typos.json
+    HF_HUB_OFFLINE=1 PYTHONPATH=. python tools/dev/typos.py --count 600 --out typos.json
     PYTHONPATH=. python tools/dev/typos.py --compare before.json after.json
 
 In each distinct field (the same key of the same class counts once) one letter is left

@@ -98,11 +98,36 @@ _OF_CHECKPOINT_HOOKS = {
     'save_param_scheduler',
     'type',
 }
-#: Class, without its scope -> the keys that it reads. It takes others without a word, at
-#: least until it saves or draws.
+#: Class, with its scope where others have its name -> the keys that it reads. It takes others
+#: without a word, at least until it saves or draws.
 READ_BY_CLASS: dict[str, set[str]] = {
     'AtomicCheckpointHook': _OF_CHECKPOINT_HOOKS,
     'CheckpointHook': _OF_CHECKPOINT_HOOKS,
+    # VideoMAE's.
+    'mmaction.VisionTransformer': {
+        'attn_drop_rate',
+        'depth',
+        'drop_path_rate',
+        'drop_rate',
+        'embed_dims',
+        'img_size',
+        'in_channels',
+        'init_cfg',
+        'init_values',
+        'mlp_ratio',
+        'norm_cfg',
+        'num_frames',
+        'num_heads',
+        'patch_size',
+        'pretrained',
+        'qk_scale',
+        'qkv_bias',
+        'return_feat_map',
+        'tubelet_size',
+        'type',
+        'use_learnable_pos_emb',
+        'use_mean_pooling',
+    },
     # MMSegmentation's.
     'IoUMetric': {
         'beta',
@@ -167,6 +192,7 @@ READ_LATE = (
 )
 #: How alike two names are, of which one is probably the other one misspelled.
 _ALIKE = 0.82
+_ALIKE_HOOKS = 0.8
 
 
 def check_config(cfg: Config) -> None:
@@ -221,13 +247,14 @@ def _dicts_with_known_keys(
     yield from _settings_of_parameters(cfg)
     for name in FIELDS & cfg.keys():
         for path, node in dicts_in(cfg[name], name):
-            field = path.rpartition('.')[2]
-            by_class = READ_BY_CLASS.get(_bare(node.get('type')))
-            if by_class is not None:
-                yield path, node, by_class
-            by_field = READ_BY_FIELD.get(field)
-            if by_field is not None:
-                yield path, node, by_field
+            kind = node.get('type')
+            for table, key in (
+                (READ_BY_CLASS, _bare(kind)),
+                (READ_BY_CLASS, _scoped(kind, cfg)),
+                (READ_BY_FIELD, path.rpartition('.')[2]),
+            ):
+                if key in table:
+                    yield path, node, table[key]
 
 
 def _settings_of_parameters(
@@ -261,6 +288,15 @@ def _bare(kind: Any) -> str:
     return str(getattr(kind, '__name__', ''))
 
 
+def _scoped(kind: Any, cfg: Config) -> str:
+    """Return the name of a class with its scope, or '' of what is no name."""
+    if not isinstance(kind, str):
+        return ''
+    if '.' in kind:
+        return kind
+    return f'{cfg.get("default_scope")}.{kind}'
+
+
 def value_at(cfg: Config, path: str) -> Any:
     """Return the value at a path of keys; None if a config does not have it."""
     node: Any = cfg
@@ -278,7 +314,7 @@ def _check_hooks(cfg: Config) -> None:
         UserError: There is one.
     """
     for name in dict_at(cfg, 'default_hooks').keys() - _DEFAULT_HOOKS:
-        if get_close_matches(name, _DEFAULT_HOOKS, 1, _ALIKE):
+        if get_close_matches(name, _DEFAULT_HOOKS, 1, _ALIKE_HOOKS):
             refuse_unknown(cfg, 'default_hooks.', {name}, _DEFAULT_HOOKS)
 
 
