@@ -32,7 +32,7 @@ def train_and_test(
     if options:
         words += ['--cfg-options', *options]
     args = cli.build_parser(None, cli.RUN).parse_args(words)
-    cfg = cli.finish_config(cli.load_config(args), args)
+    cfg = cli.final_config(args)
     runner = cli.build_runner(cfg, short_console=True)
     runner.train()
     step_seconds = runner.message_hub.get_scalar('train/time').data[0]

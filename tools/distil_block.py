@@ -166,7 +166,7 @@ def imitate(
 # -------------------------------------------------------------------------- comparison
 def ready(args: argparse.Namespace) -> Any:
     """Return the config, adapted to the machine; each use gets one of its own."""
-    return command_line.finish_config(command_line.load_config(args), args)
+    return command_line.final_config(args)
 
 
 def measure(model: nn.Module, cfg: Any, checkpoint: str | Path) -> dict[str, float]:

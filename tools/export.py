@@ -3,8 +3,9 @@
 python tools/export.py CONFIG CHECKPOINT --format onnx
 """
 
-from lm4ve.commands.export import main
-from lm4ve.runner.command_line import run_tool
+import sys
+
+from lm4ve.commands import main
 
 if __name__ == '__main__':
-    run_tool(main)
+    main(['export', *sys.argv[1:]])

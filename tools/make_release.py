@@ -3,8 +3,9 @@
 python tools/make_release.py CONFIG CHECKPOINT OUT_FOLDER
 """
 
-from lm4ve.commands.release import main
-from lm4ve.runner.command_line import run_tool
+import sys
+
+from lm4ve.commands import main
 
 if __name__ == '__main__':
-    run_tool(main)
+    main(['release', *sys.argv[1:]])

@@ -3,8 +3,9 @@
 python tools/test.py CONFIG CHECKPOINT
 """
 
-from lm4ve.commands.test import main
-from lm4ve.runner.command_line import run_tool
+import sys
+
+from lm4ve.commands import main
 
 if __name__ == '__main__':
-    run_tool(main)
+    main(['test', *sys.argv[1:]])

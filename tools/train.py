@@ -3,8 +3,9 @@
 python tools/train.py configs/lm4ve/vit-demo_minilm_digits.py
 """
 
-from lm4ve.commands.train import main
-from lm4ve.runner.command_line import run_tool
+import sys
+
+from lm4ve.commands import main
 
 if __name__ == '__main__':
-    run_tool(main)
+    main(['train', *sys.argv[1:]])

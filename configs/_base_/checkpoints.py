@@ -1,5 +1,6 @@
-# Our checkpoints and a seed for a config that inherits a host's own runtime, which has
-# `default_hooks` and may have `randomness` already: such a config writes
+# The hooks of every training, our checkpoints among them, and a seed. `default_runtime.py`
+# takes the hooks. A config that inherits a host's own runtime has `default_hooks`, and
+# perhaps `randomness`, already, and writes
 #   default_hooks = _base_.checkpoint_hooks
 #   randomness = _base_.fixed_seed
 custom_imports = dict(imports=['lm4ve.openmmlab'])
@@ -7,7 +8,7 @@ checkpoint_hooks = dict(
     checkpoint=dict(type='lm4ve.AtomicCheckpointHook'),
     plain_checkpoint=dict(type='lm4ve.PlainCheckpointHook'),
     whole_checkpoint=dict(type='lm4ve.WholeCheckpointHook'),
-    finite_loss=dict(type='lm4ve.FiniteLossHook'),
+    ending=dict(type='lm4ve.EndingHook'),
     block_in_use=dict(type='lm4ve.BlockInUseHook'),
 )
 fixed_seed = dict(seed=0)

@@ -1,18 +1,18 @@
 # What the runtimes of all tasks share; enough for a model on MMEngine alone. A task
 # whose host has a scope, hooks or a visualizer of its own adds them in
 # `_base_/<task>/runtime.py`. No `save_best`: no checkpoint is chosen by a test score.
-custom_imports = dict(imports=['lm4ve.openmmlab'])
+_base_ = './checkpoints.py'
+
 default_scope = 'mmengine'  # our own types are named with their scope
 default_hooks = dict(
+    _base_.checkpoint_hooks,
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=20),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='lm4ve.AtomicCheckpointHook', interval=10, max_keep_ckpts=2),
+    checkpoint=dict(
+        _base_.checkpoint_hooks['checkpoint'], interval=10, max_keep_ckpts=2
+    ),
     sampler_seed=dict(type='DistSamplerSeedHook'),
-    plain_checkpoint=dict(type='lm4ve.PlainCheckpointHook'),
-    whole_checkpoint=dict(type='lm4ve.WholeCheckpointHook'),
-    finite_loss=dict(type='lm4ve.FiniteLossHook'),
-    block_in_use=dict(type='lm4ve.BlockInUseHook'),
 )
 env_cfg = dict(
     cudnn_benchmark=False,

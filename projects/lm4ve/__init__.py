@@ -46,7 +46,7 @@ _REGISTERS = {
         'WholeCheckpointHook',
     ),
     'lm4ve.runner.autocast': ('AutocastOptimWrapper',),
-    'lm4ve.runner.finite_loss': ('FiniteLossHook',),
+    'lm4ve.runner.ending.hook': ('EndingHook',),
     'lm4ve.runner.training_loss': ('TrainingLossHook',),
     'lm4ve.necks.usage': ('BlockInUseHook', 'NeckProgressHook'),
     'lm4ve.blocks.controls': ('AttentionBlock',),

@@ -10,8 +10,13 @@ renamed.
 """
 
 import contextlib
+import datetime
 import errno
+import fcntl
+import functools
+import hashlib
 import json
+import logging
 import math
 import os
 import re
@@ -23,10 +28,10 @@ from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.pool import ThreadPool
 from numbers import Integral, Real
 from pathlib import Path, PurePath
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 from urllib.error import HTTPError, URLError
 
-from filelock import FileLock, Timeout
+from mmengine.logging import print_log
 
 from lm4ve.errors import StorageError, UserError
 
@@ -34,7 +39,7 @@ T = TypeVar('T')
 R = TypeVar('R')
 # The names that `replacing` gives to files that are not whole yet.
 _TEMPORARY = re.compile(
-    r'\..+\.(?P<host>[^/]+)-(?P<process>\d+)-[0-9a-f]{8}\.tmp(\.[^.]*)?'
+    r'\..+\.(?P<machine>[^/]+)-(?P<process>\d+)-[0-9a-f]{8}\.tmp(\.[^.]*)?'
 )
 # Threads that wait for files more than they compute.
 _THREADS = 16
@@ -44,9 +49,23 @@ _FORMULA_STARTS = tuple('=+-@\t\r\n＝＋－＠')
 _SEPARATORS = frozenset(',;\t\r\n"')
 # Seconds after which a file of another machine is taken for abandoned.
 _ABANDONED = 3600
+#: What tells two machines, or two containers, apart that have one name.
+_IDENTITIES = (
+    '/proc/sys/kernel/random/boot_id',
+    '/proc/self/ns/pid',
+    '/proc/self/ns/mnt',
+)
+#: Seconds between two tries to get a lock.
+_LOCK_INTERVAL = 0.25
+#: Seconds after which a process that waits for a lock says so.
+_LOCK_PATIENCE = 10.0
+#: The errors of a file system that has no locks.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 #: The errors of the system that say that no file is there.
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
-#: The same of a server.
+#: The errors of the system that say that there is no room.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+#: What a server answers where no file is.
 _NOT_THERE_BY_HTTP = (404, 410)
 #: Bytes that are read at a time.
 _CHUNK = 1 << 20
@@ -95,6 +114,16 @@ def storage_error_behind(error: BaseException) -> BaseException | None:
         else:
             cause = cause.__context__
     return cause
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Return whether an error, or the one that led to it, says that a disk or quota is full."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in _FULL:
+            return True
+        cause = cause.__cause__
+    return False
 
 
 def describe_storage_error(error: BaseException) -> str:
@@ -192,7 +221,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a path to write to; on leaving, the written file replaces ``path``.
 
     For libraries that take a path. The temporary name ends as ``path`` does, since
-    many libraries choose the format by the ending, and holds host, process and a
+    many libraries choose the format by the ending, and holds machine, process and a
     random part, since several machines may share a folder. After any error
     ``path`` is as it was and nothing is left beside it.
 
@@ -207,7 +236,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         UserError: There is no room or no permission, or the body wrote nothing.
     """
     path = Path(path)
-    unique = f'{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}'
+    unique = f'{machine()}-{os.getpid()}-{secrets.token_hex(4)}'
     beside = path.with_name(f'.{path.stem}.{unique}.tmp{path.suffix}')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -346,29 +375,111 @@ def require_writable(folder: str | Path, field: str) -> None:
         raise UserError(f"{field}='{folder}' cannot be written to: {problem}.")
 
 
+@functools.cache
+def machine() -> str:
+    """Return a name that two processes share if they see each other's ids and files.
+
+    The host name alone is not enough: containers of several machines may share one. So
+    the name has a hash of the kernel's start and of the process's namespaces in it.
+    """
+    known = []
+    for path in _IDENTITIES:
+        # Other systems than Linux have none of them.
+        with contextlib.suppress(OSError):
+            if os.path.islink(path):
+                known.append(os.readlink(path))
+            else:
+                known.append(Path(path).read_text())
+    identity = hashlib.sha256('\n'.join(known).encode()).hexdigest()[:8]
+    return f'{socket.gethostname()}-{identity}'
+
+
 @contextlib.contextmanager
-def sole_use(lock: str | Path) -> Iterator[None]:
+def sole_use(lock: str | Path, wait: float = 0.0) -> Iterator[None]:
     """Hold a lock file inside the context, so that no other run writes where this one does.
 
-    The system frees the lock when the process ends, however it ends.
+    The system frees the lock when the process ends, however it ends. The file stays, and
+    names the process that held it last. On a file system without locks the context warns
+    and goes on.
 
     Args:
-        lock (str | Path): The file.
+        lock (str | Path): The file. Its folder is made if it does not exist.
+        wait (float): Seconds to wait for another run; ``math.inf``: without end.
 
     Raises:
-        UserError: Another run holds it.
+        UserError: Another run holds it. The message names host, process and time.
+        StorageError: The file cannot be written.
     """
-    held = FileLock(lock, timeout=0)
     try:
-        held.acquire()
-    except Timeout as e:
-        raise UserError(
-            f"Another run works here: it holds '{lock}'. Fix: wait for it, or name another folder."
-        ) from e
-    try:
+        Path(lock).parent.mkdir(parents=True, exist_ok=True)
+        # Not 'w': another run's name stands in it until the lock is ours.
+        file = open(lock, 'a', encoding='utf-8')
+    except OSError as error:
+        raise StorageError(
+            f"'{lock}' cannot be written: {error.strerror}. Fix: mend the disk, the mount or "
+            'the permissions.'
+        ) from error
+    with file:
+        if _acquire(file, wait):
+            _write_holder(file)
         yield
-    finally:
-        held.release()
+
+
+def _acquire(file: TextIO, wait: float) -> bool:
+    """Lock an open file; return whether its file system has locks.
+
+    Raises:
+        UserError: See :func:`sole_use`.
+    """
+    start = time.monotonic()
+    has_told = False
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            print_log(
+                f"The file system of '{file.name}' has no locks ({error.strerror}). Two runs "
+                "at a time would replace each other's files here.",
+                logger='current',
+                level=logging.WARNING,
+            )
+            return False
+        waited = time.monotonic() - start
+        if waited >= wait:
+            raise UserError(
+                f'Another run works here: {_read_holder(file)}. Fix: wait for it, or name '
+                'another folder. If its machine is gone, remove the file.'
+            )
+        if waited > _LOCK_PATIENCE and not has_told:
+            has_told = True
+            print_log(f'Waiting: {_read_holder(file)}.', logger='current')
+        time.sleep(_LOCK_INTERVAL)
+
+
+def _write_holder(file: TextIO) -> None:
+    """Write into a locked file which process holds it, and since when."""
+    holder = dict(host=socket.gethostname(), pid=os.getpid(), since=time.time())
+    # A full disk does not take the lock away.
+    with contextlib.suppress(OSError):
+        file.truncate(0)
+        file.write(json.dumps(holder))
+        file.flush()
+
+
+def _read_holder(file: TextIO) -> str:
+    """Return in words which process holds a file, and how long it has held it."""
+    holder = read_json(file.name)
+    if not isinstance(holder, dict) or holder.keys() != {'host', 'pid', 'since'}:
+        return f"somebody holds '{file.name}'"
+    age = datetime.timedelta(seconds=int(time.time() - holder['since']))
+    return (
+        f"process {holder['pid']} on {holder['host']} has held '{file.name}' for {age}"
+    )
 
 
 def clear_left_behind(folder: str | Path) -> list[Path]:
@@ -406,7 +517,7 @@ def _is_abandoned(path: Path) -> bool:
     name = _TEMPORARY.fullmatch(path.name)
     if name is None:
         return False
-    if name['host'] == socket.gethostname() and _has_ended(int(name['process'])):
+    if name['machine'] == machine() and _has_ended(int(name['process'])):
         return True
     return time.time() - path.stat().st_mtime > _ABANDONED
 

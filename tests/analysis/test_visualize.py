@@ -20,10 +20,8 @@ from mmpretrain.models.classifiers.base import BaseClassifier  # noqa: E402
 from PIL import Image  # noqa: E402
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: E402
 
-from lm4ve.analysis import analyse, loading  # noqa: E402
-from lm4ve.analysis import visualizer_hook as hook_module  # noqa: E402
+from lm4ve.analysis import analyse, drawing, loading  # noqa: E402
 from lm4ve.analysis.visualizer_hook import ActivationVisHook  # noqa: E402
-from lm4ve.commands.visualize import main  # noqa: E402
 from lm4ve.errors import UserError  # noqa: E402
 from lm4ve.runner.command_line import build_runner  # noqa: E402
 from lm4ve.runner.config import read_config  # noqa: E402
@@ -32,6 +30,7 @@ from tests.helpers.logs import record_logs  # noqa: E402
 from tests.helpers.models import neck  # noqa: E402
 from tests.helpers.pointcloud.clouds import cloud  # noqa: E402
 from tests.helpers.shrink import shrinker_of  # noqa: E402
+from tests.helpers.tools import run_lm4ve  # noqa: E402
 
 # The hook changes nothing of a training, to the bit.
 pytestmark = pytest.mark.bitwise
@@ -40,7 +39,7 @@ pytestmark = pytest.mark.bitwise
 def visualize(*args) -> None:
     """Run the command on the CPU; texts are split into words, paths are not."""
     words = (a.split() if isinstance(a, str) else [str(a)] for a in args)
-    main(['--device', 'cpu', *itertools.chain(*words)])
+    run_lm4ve('visualize', ['--device', 'cpu', *itertools.chain(*words)])
 
 
 def written(cfg, folder: Path) -> Path:
@@ -116,7 +115,10 @@ def test_folder_becomes_a_sheet_for_each_whole_picture(digits, tmp_path, monkeyp
     (inner / 'cut.png').write_bytes(content[:99])
     warnings = record_logs(monkeypatch, 'lm4ve.tasks.base.inputs')
     out = tmp_path / 'out'
-    main([str(config), str(checkpoint), str(inner.parent), '--out-dir', str(out)])
+    run_lm4ve(
+        'visualize',
+        [str(config), str(checkpoint), str(inner.parent), '--out-dir', str(out)],
+    )
     assert len(list(out.glob('*.png'))) == len(files)
     (warning,) = warnings
     assert '1 of 5 files' in warning and f'{inner}/cut.png' in warning
@@ -256,6 +258,8 @@ def test_wrong_inputs_are_refused(digits, tmp_path, monkeypatch, args, message):
 DIGITS = 'vit-demo_minilm_digits.py'
 #: Four panels instead of sixteen: quick to draw.
 SMALL = dict(enable=True, measures=['frequency'], attention=False)
+#: Of the first line of a sheet, in pixels.
+NAME_HEIGHT = 24
 
 
 def digits_runner(work_dir: Path, epochs: int = 2, backends=(), before=(), **hook):
@@ -325,18 +329,17 @@ def test_training_is_bit_equal_without_the_hook(trained, tmp_path):
     torch.testing.assert_close(trained[1], without, rtol=0, atol=0)
 
 
-def one_batch(runner, hook, mode: str = 'val', model=None) -> list:
-    """Give the hook the loader's first batch; return the pictures' names."""
-    batch = next(iter(runner.val_dataloader))
-    names = []
+def pictures_of(runner, hook, batch, mode: str, model=None) -> list:
+    """Give the hook a batch; return the pictures' names and pixels."""
+    pictures = []
     with torch.no_grad():
         outputs = runner.model.val_step(batch)
     visualizer = SimpleNamespace(
-        dataset_meta=None, add_image=lambda n, *_, **__: names.append(n)
+        dataset_meta=runner.visualizer.dataset_meta,
+        add_image=lambda name, image, step: pictures.append((name, image)),
     )
-    model = runner.model if model is None else model
     stub = SimpleNamespace(
-        model=model,
+        model=runner.model if model is None else model,
         cfg=runner.cfg,
         visualizer=visualizer,
         iter=5,
@@ -345,7 +348,13 @@ def one_batch(runner, hook, mode: str = 'val', model=None) -> list:
     hook.before_run(stub)
     getattr(hook, f'before_{mode}_epoch')(stub)
     getattr(hook, f'after_{mode}_iter')(stub, 0, batch, outputs)
-    return names
+    return pictures
+
+
+def one_batch(runner, hook, mode: str = 'val', model=None) -> list:
+    """Give the hook the loader's first batch; return the pictures' names."""
+    batch = next(iter(runner.val_dataloader))
+    return [name for name, _ in pictures_of(runner, hook, batch, mode, model)]
 
 
 def test_interval_and_max_samples_limit_the_pictures(trained):
@@ -378,13 +387,13 @@ def test_a_distributed_model_is_drawn_without_communication(
 
 def test_the_average_is_drawn_where_it_is_evaluated(tmp_path, monkeypatch):
     drawn = []
-    analyse = hook_module.analyse
+    analyse = drawing.analyse
 
     def record(model, *args):
         drawn.append(model.neck.mapper_in.weight.clone())
         return analyse(model, *args)
 
-    monkeypatch.setattr(hook_module, 'analyse', record)
+    monkeypatch.setattr(drawing, 'analyse', record)
     runner = digits_runner(
         tmp_path, 1, before=[dict(type='EMAHook', momentum=0.5)], **SMALL
     )
@@ -395,12 +404,39 @@ def test_the_average_is_drawn_where_it_is_evaluated(tmp_path, monkeypatch):
     assert torch.equal(drawn[0], average)
 
 
+def test_the_hook_draws_what_the_command_draws(digits, tmp_path, monkeypatch):
+    config, checkpoint, _ = digits
+    # The note under the name: the hook's is 'a, test, iteration 5'.
+    config.with_name('a.py').write_bytes(config.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    Path('test, iteration 5').write_bytes(checkpoint.read_bytes())
+    folder = tmp_path / 'out'
+    words = [str(config.with_name('a.py')), 'test, iteration 5']
+    run_lm4ve(
+        'visualize',
+        [*words, '--device', 'cpu', '--indices', '0', '--out-dir', str(folder)],
+    )
+    by_command = np.asarray(Image.open(folder / 'test_00000.png').convert('RGB'))
+
+    cfg = read_config(config)
+    cfg.load_from = str(checkpoint)
+    runner = build_runner(cfg)
+    runner.load_or_resume()
+    hook = ActivationVisHook(enable=True, max_samples=1)
+    batch = next(iter(runner.test_dataloader))
+    ((name, by_hook),) = pictures_of(runner, hook, batch, 'test')
+    assert name == 'test_activations_00000'
+    # The first line is the sample's name, which the command calls 'test_00000'.
+    assert by_hook.shape == by_command.shape
+    assert np.array_equal(by_hook[NAME_HEIGHT:], by_command[NAME_HEIGHT:])
+
+
 # ------------------------------------------------------------------------ mistakes
 def test_a_drawing_error_does_not_end_training(tmp_path, monkeypatch):
     def refuse(*args):
         raise UserError('not finite')
 
-    monkeypatch.setattr(hook_module, 'analyse', refuse)
+    monkeypatch.setattr(drawing, 'analyse', refuse)
     digits_runner(tmp_path, epochs=1, enable=True).train()
     log = next(tmp_path.glob('*/*.log')).read_text()
     assert log.count('ActivationVisHook draws no activations: not finite') == 1

@@ -8,14 +8,13 @@ import pytest
 
 pytest.importorskip('mmpretrain')
 
-from lm4ve.commands import test as test_command
-from lm4ve.commands import train
 from lm4ve.errors import UserError
 from lm4ve.runner.command_line import run_tool
 from lm4ve.study.run_job import run_job
 from lm4ve.study.store import Store
 from lm4ve.study.trainings.training import training_job
 from tests.helpers.tasks import CONFIGS
+from tests.helpers.tools import run_lm4ve
 
 #: The validation set does not say that it is one.
 CONFIG = """
@@ -60,7 +59,7 @@ def run(data, capsys):
         if '--dry-run' not in words:
             flags += ['--work-dir', 'work']
         try:
-            run_tool(lambda: command.main(flags))
+            run_tool(lambda: run_lm4ve(command, flags))
         except SystemExit as end:
             code = end.code
         printed = capsys.readouterr()
@@ -84,7 +83,7 @@ ONE_EPOCH = ('--epochs', 1)
 
 def test_training_ends_before_its_first_step_if_its_validation_is_damaged(run, data):
     cut(data / 'val/b/3.jpg')
-    code, printed = run(train, *ONE_EPOCH)
+    code, printed = run('train', *ONE_EPOCH)
     assert code == 2
     assert '1 of 10 images are corrupt' in printed
     assert 'val/b/3.jpg' in printed
@@ -94,28 +93,28 @@ def test_training_ends_before_its_first_step_if_its_validation_is_damaged(run, d
 
 def test_dry_run_finds_damage_in_the_validation_and_warns_of_it_in_training(run, data):
     cut(data / 'train/a/0.jpg')
-    code, printed = run(train, '--dry-run')
+    code, printed = run('train', '--dry-run')
     assert code == 0
     assert 'Other samples will replace damaged ones' in ' '.join(printed.split())
     cut(data / 'val/b/3.jpg')
-    code, printed = run(train, '--dry-run')
+    code, printed = run('train', '--dry-run')
     assert code == 2
     assert 'files: CheckedImageFolder: 1 of 10 images are corrupt' in printed
 
 
 def test_training_replaces_a_damaged_sample_and_says_so(run, data):
     cut(data / 'train/a/0.jpg')
-    code, printed = run(train, *ONE_EPOCH)
+    code, printed = run('train', *ONE_EPOCH)
     assert code == 0
     assert 'another sample replaces it' in printed
     assert '10 of 10 samples' in printed
 
 
 def test_a_test_of_a_part_says_of_which_wherever_it_reports(run, data):
-    assert run(train, *ONE_EPOCH)[0] == 0
+    assert run('train', *ONE_EPOCH)[0] == 0
     (checkpoint,) = data.rglob('epoch_1.pth')
     out = ('--out', 'scores.json', '--out-item', 'metrics')
-    code, printed = run(test_command, checkpoint, *out)
+    code, printed = run('test', checkpoint, *out)
     assert code == 0
     assert '10 of 10 samples' in printed
     scores = json.loads((data / 'scores.json').read_text())
@@ -123,11 +122,11 @@ def test_a_test_of_a_part_says_of_which_wherever_it_reports(run, data):
 
     for number in range(3):
         cut(data / f'val/b/{number}.jpg')
-    code, printed = run(test_command, checkpoint)
+    code, printed = run('test', checkpoint)
     assert code == 2
     assert '3 of 10 images are corrupt' in printed
     skip = ('--cfg-options', "test_dataloader.dataset.on_corrupt='skip'")
-    code, printed = run(test_command, checkpoint, *out, *skip)
+    code, printed = run('test', checkpoint, *out, *skip)
     assert code == 0
     assert '7 of 10 samples' in printed
     scores = json.loads((data / 'scores.json').read_text())
@@ -137,7 +136,7 @@ def test_a_test_of_a_part_says_of_which_wherever_it_reports(run, data):
 @pytest.mark.parametrize('split', ['train', 'val'])
 def test_what_storage_does_not_give_is_worth_another_try(split, run, data):
     without_storage(data / split / 'a/1.jpg')
-    code, printed = run(train, *ONE_EPOCH)
+    code, printed = run('train', *ONE_EPOCH)
     assert code == 1
     assert 'a/1.jpg' in printed
     assert 'ELOOP' in printed
@@ -147,14 +146,14 @@ def test_what_storage_does_not_give_is_worth_another_try(split, run, data):
 def test_damaged_training_data_that_nobody_may_replace_is_an_error(run, data):
     cut(data / 'train/a/0.jpg')
     refuse = "train_dataloader.dataset.on_corrupt='refuse'"
-    code, printed = run(train, *ONE_EPOCH, '--cfg-options', refuse)
+    code, printed = run('train', *ONE_EPOCH, '--cfg-options', refuse)
     assert code == 2
     assert 'train/a/0.jpg' in printed
 
 
 def test_validation_without_test_mode_cannot_be_asked_for(run):
     off = 'val_dataloader.dataset.test_mode=False'
-    code, printed = run(train, '--cfg-options', off)
+    code, printed = run('train', '--cfg-options', off)
     assert code == 2
     assert 'val_dataloader.dataset.test_mode=False: the metric would' in printed
 

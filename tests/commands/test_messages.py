@@ -42,8 +42,8 @@ MISTAKES = [
     ('export.py', '{demo} none --tolerance abc', "--tolerance: 'abc' is not a number"),
     (
         'export.py',
-        '{demo} none --cfg-options model.neckk=1',
-        'model.neckk is not a known field',
+        '{demo} none --cfg-options env_cfg.tf23=1',
+        'env_cfg.tf23 is not a known field',
     ),
     (
         'train.py',

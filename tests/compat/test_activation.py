@@ -96,7 +96,7 @@ work_dir = 'work'
 
 #: The ways in which a registry builds a class of ours, without a config file.
 BUILT = {
-    'a hook': "HOOKS.build(dict(type='lm4ve.FiniteLossHook'))",
+    'a hook': "HOOKS.build(dict(type='lm4ve.EndingHook'))",
     'a neck': "MODELS.build(dict(type='LLMBlockNeck', in_channels=8, block=BLOCK))",
 }
 

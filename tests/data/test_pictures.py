@@ -16,7 +16,6 @@ pytest.importorskip('pandas')
 
 from mmcv.transforms import LoadImageFromFile
 
-from lm4ve.analysis.iou.mask_datasets import folder as folder_of_masks
 from lm4ve.data.digit_scans import digit_scans
 from lm4ve.data.image_files import MAX_PIXELS, decode_pixels, find_defect, read_pixels
 from lm4ve.data.suffixes import IMAGE_SUFFIXES
@@ -30,6 +29,7 @@ from lm4ve.tasks.base.inputs import find_inputs
 from lm4ve.tasks.image import CheckedImageFolder, CheckedImageNet, ImageNetVariant
 from lm4ve.tasks.video.analysis import _read_frames
 from tests.helpers.image.images import encode, fill, write
+from tools.analysis.iou.mask_datasets import folder as folder_of_masks
 
 LOAD = [dict(type='LoadImageFromFile')]
 #: Pictures with these endings are in no folder.

@@ -8,7 +8,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from lm4ve.dry_run.disk import bytes_freed, check_disk, checkpoints_at_once, count_saved
+from lm4ve.dry_run.disk import check_disk, count_newest
 from lm4ve.dry_run.duration import check_time
 from lm4ve.dry_run.files import describe_odds
 from lm4ve.dry_run.finding import Verdict, describe_failure
@@ -95,43 +95,39 @@ def test_odds_are_those_of_independent_draws(opened):
 
 
 @pytest.mark.parametrize(
-    ('writer', 'saved', 'at_once'),
+    ('writer', 'newest'),
     [
-        (dict(interval=10, max_keep_ckpts=2), 10, 3),
-        (dict(interval=10), 10, 10),
-        (dict(interval=30, max_keep_ckpts=3), 4, 4),
-        (dict(interval=30, max_keep_ckpts=1, save_best='acc'), 4, 3),
-        (dict(interval=1, by_epoch=False, max_keep_ckpts=5), 700, 6),
-        (dict(interval=1000, max_keep_ckpts=5), 1, 1),
-        (dict(interval=-1, save_last=False), 0, 0),
+        (dict(max_keep_ckpts=2), 3),
+        (dict(max_keep_ckpts=1, save_best='acc'), 3),
+        (dict(max_keep_ckpts=1, save_best=['acc', 'loss']), 4),
+        (dict(), 2),
     ],
 )
-def test_checkpoints_are_counted_as_the_hook_writes_them(writer, saved, at_once):
-    assert count_saved(writer, iterations=700, epoch_length=7) == saved
-    assert checkpoints_at_once(writer, saved) == at_once
+def test_one_checkpoint_more_than_are_kept_exists_at_once(writer, newest):
+    assert count_newest(writer) == newest
 
 
 @pytest.mark.parametrize(
-    ('done', 'kept_steps', 'max_kept', 'freed'),
-    [
-        (0, [], -1, 90 + 100),  # epochs 1 and 2 of three
-        (0, [], 1, 90),
-        (14, [1, 2], 2, 90 + 100),
-        (14, [1, 2], 4, 0),  # two new ones are added before the third one deletes
-        (14, [], -1, 0),
-        (14, [8, 9], 2, 0),  # deleted already
-    ],
+    ('free', 'is_enough'),
+    [(99, False), (100, True)],
 )
-def test_only_files_that_the_training_replaces_make_room(
-    tmp_path, done, kept_steps, max_kept, freed
+def test_checkpoints_that_are_there_make_room_for_the_newest(
+    tmp_path, monkeypatch, free, is_enough
 ):
-    for name, size in (('epoch_1', 90), ('epoch_2', 300), ('best_acc_epoch_1', 80)):
+    for name, size in (('epoch_1', 100), ('epoch_2', 100), ('best_acc_epoch_1', 100)):
         (tmp_path / f'{name}.pth').write_bytes(bytes(size))
-    plan = Plan(lambda: None, None, done=done, kept_steps=kept_steps)
-    plan.cfg = Config(dict(work_dir=str(tmp_path)))
+    plan = Plan(lambda: None, None, iterations=10)
+    writer = dict(max_keep_ckpts=2, save_best='acc')
+    hooks = dict(checkpoint=writer)
+    plan.cfg = Config(dict(work_dir=str(tmp_path), default_hooks=hooks))
     plan.checkpoint_bytes = 100
-    writer = dict(interval=1, max_keep_ckpts=max_kept)
-    assert bytes_freed(plan, writer, saved=3) == freed
+    usage = SimpleNamespace(free=free)
+    monkeypatch.setattr('shutil.disk_usage', lambda path: usage)
+    if is_enough:
+        assert check_disk(plan).text.startswith('4 of 0.0 MB at once')
+        return
+    with pytest.raises(UserError, match='max_keep_ckpts'):
+        check_disk(plan)
 
 
 @pytest.mark.parametrize(
@@ -206,7 +202,36 @@ def test_an_error_of_a_loaders_worker_is_its_message():
     text = (
         'Caught UserError in worker.\nTraceback:\nlm4ve.errors.UserError: x.png is bad.'
     )
-    assert describe_failure(UserError(text)) == 'x.png is bad.'
+    assert describe_failure(UserError(text), None) == 'x.png is bad.'
+
+
+DATA = dict(data_root='data/photos', ann_file='train.txt')
+
+
+@pytest.mark.parametrize(
+    ('path', 'field'),
+    [
+        ('data/photos/train', 'train_dataloader.dataset.data_root'),
+        ('elsewhere/train.txt', 'train_dataloader.dataset.ann_file'),
+    ],
+)
+@pytest.mark.parametrize('in_worker', [False, True])
+def test_a_path_that_cannot_be_read_is_named_with_its_field(path, field, in_worker):
+    error = FileNotFoundError(2, 'No such file or directory', path)
+    if in_worker:
+        error = FileNotFoundError(f'Caught it in a worker.\nFileNotFoundError: {error}')
+    cfg = Config(dict(train_dataloader=dict(dataset=DATA)))
+    assert describe_failure(error, cfg) == (
+        f"{field}: '{path}': no such file or directory. Fix: put it there, or name "
+        f'another place: --cfg-options {field}=PATH'
+    )
+
+
+def test_a_path_of_no_field_and_any_other_error_are_a_line():
+    error = FileNotFoundError(2, 'No such file or directory', 'x.txt')
+    assert describe_failure(error, None).startswith("'x.txt': no such file")
+    line = describe_failure(KeyError('a'), None)
+    assert line.startswith("KeyError: 'a' (traceback: ")
 
 
 def test_workers_start_as_in_the_training(monkeypatch, tmp_path):

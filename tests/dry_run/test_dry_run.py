@@ -11,11 +11,11 @@ import cv2
 import numpy as np
 import pytest
 
-from lm4ve.commands.train import main
 from lm4ve.errors import UserError
 from lm4ve.files import sole_use
 from tests.helpers.processes import environment
 from tests.helpers.tasks import CONFIGS, ROOT
+from tests.helpers.tools import run_lm4ve
 
 pytest.importorskip('mmpretrain')
 PLAIN = CONFIGS / 'lm4ve/vit-demo_none_digits.py'
@@ -39,10 +39,10 @@ ROWS = [
     'data',
     'files',
     'twins',
-    'memory',
     'workers',
     'schedule',
     'steps',
+    'memory',
     'disk',
     'time',
 ]
@@ -74,7 +74,7 @@ def run(tmp_path, monkeypatch, capsys):
     def dry_run(config, *flags):
         error = ''
         try:
-            main([str(config), '--dry-run', *map(str, flags)])
+            run_lm4ve('train', [str(config), '--dry-run', *map(str, flags)])
         except UserError as e:
             error = str(e)
         return verdicts_in(capsys.readouterr().out), error
@@ -84,11 +84,12 @@ def run(tmp_path, monkeypatch, capsys):
 
 def verdicts_in(output: str) -> dict[str, str]:
     """Return the verdict of each row of the table that a dry run prints."""
+    row = re.compile(r'(\w+) +(ok|warning|failed|not checked) ')
     verdicts = {}
     for line in output.splitlines():
-        cells = [cell.strip() for cell in line.split('│')]
-        if len(cells) == 5 and cells[1]:
-            verdicts[cells[1]] = cells[2]
+        found = row.match(line)
+        if found:
+            verdicts[found[1]] = found[2]
     return verdicts
 
 
@@ -180,14 +181,25 @@ def test_damage_that_training_replaces_is_a_warning(run, images):
     assert verdicts['files'] == 'failed'
 
 
-def test_no_step_is_tried_that_does_not_fit_into_memory(run, monkeypatch):
-    """Without a GPU the system would end the process, and the table with it."""
+def test_a_step_that_does_not_fit_into_memory_fails_in_a_line(run, monkeypatch):
+    """Without a limit the system would end the process, or another one."""
+    share = 100 * 10**6
     monkeypatch.setattr(
-        'lm4ve.dry_run.memory.title_and_memory', lambda _: ('the CPU', 10**6)
+        'lm4ve.dry_run.memory._most_data', lambda _: bytes_of_data() + share
+    )
+    verdicts, error = run(PLAIN, '--batch-size', 1200)
+    assert verdicts['steps'] == 'failed'
+    assert error.startswith(
+        'steps: train_dataloader.batch_size=1200: a step does not fit into the memory'
     )
     verdicts, error = run(PLAIN)
-    assert re.match('memory: train_dataloader.batch_size: a step needs', error)
-    assert verdicts['steps'] == 'not checked'
+    assert (verdicts['steps'], error) == ('ok', '')
+
+
+def bytes_of_data() -> int:
+    """Return the bytes that this process holds."""
+    status = Path('/proc/self/status').read_text()
+    return int(re.search(r'VmData:\s+(\d+) kB', status)[1]) * 1024
 
 
 def test_more_classes_than_the_head_has_fail(run, images):
@@ -212,8 +224,8 @@ def test_a_missing_layer_fails_and_what_builds_on_it_is_left_out(run):
 
 
 def test_an_unknown_field_fails_and_nothing_else_is_checked(run):
-    verdicts, error = run(PLAIN, '--cfg-options', 'train_cfg.max_epoch=3')
-    assert error.startswith('config: train_cfg.max_epoch is not a known field')
+    verdicts, error = run(PLAIN, '--cfg-options', 'env_cfg.cudnn_benchmrk=True')
+    assert error.startswith('config: env_cfg.cudnn_benchmrk is not a known field')
     assert {*verdicts.values()} == {'failed', 'not checked'}
 
 
@@ -295,7 +307,7 @@ def test_a_training_is_not_disturbed_and_would_be_continued(run, tmp_path):
         'default_hooks.checkpoint.interval=1',
     ]
     folder = tmp_path / 'run'
-    main([str(PLAIN), '--work-dir', str(folder), *short])
+    run_lm4ve('train', [str(PLAIN), '--work-dir', str(folder), *short])
     before = {path: path.stat().st_mtime_ns for path in folder.rglob('*')}
 
     verdicts, error = run(PLAIN, '--work-dir', folder, *short)
@@ -346,9 +358,7 @@ class FailingDigits(DigitsDataset):
         ('data', "train_dataloader = dict(dataset=dict(type='lm4ve.FailingDigits'))"),
     ],
 )
-def test_one_table_names_the_rank_that_fails_while_others_wait_for_it(
-    tmp_path, check, fields
-):
+def test_the_rank_that_fails_while_others_wait_for_it_is_named(tmp_path, check, fields):
     (tmp_path / 'failing_parts.py').write_text(FAILING_PARTS)
     config = tmp_path / 'config.py'
     config.write_text(
@@ -368,9 +378,11 @@ def test_one_table_names_the_rank_that_fails_while_others_wait_for_it(
     )
     assert done.returncode == 2, done.stderr
     verdicts = verdicts_in(done.stdout)
-    assert verdicts[check] == 'failed'
-    assert done.stdout.count('dry run') == 1
+    # What was found before the one process has failed.
+    assert set(verdicts) == {*ROWS[: ROWS.index(check)]}
+    assert done.stdout.count('verdict') == 1
     assert re.search(
-        rf'error: {check}: rank 1 \(.*\): .*ValueError: this mac', done.stderr
+        rf'error: {check}: .*ValueError: this machine is broken \(traceback: rank 1 on',
+        done.stderr,
     )
     assert not (tmp_path / 'work_dirs').exists()

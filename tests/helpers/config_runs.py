@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 from lm4ve.blocks import LLMBlock, frozen_tensors
 from lm4ve.blocks.record_text import KEY
 from lm4ve.runner.command_line import build_runner
-from lm4ve.runner.resume import resume_newest
 from tests.helpers.shrink import Shrinker
 
 
@@ -84,7 +83,7 @@ def train_and_resume(shrinker: Shrinker, name: str, work_dir: Path) -> Runner:
     assert saved <= own
 
     cfg = shrinker.load(name, work_dir, epochs=2)
-    resume_newest(cfg, needed=True)
+    cfg.resume = 'newest'
     resumed = build_runner(cfg)
     resumed.train()
     assert resumed.epoch == 2

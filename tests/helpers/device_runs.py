@@ -30,15 +30,14 @@ from mmengine.runner import Runner
 from PIL import Image
 
 import lm4ve.openmmlab  # noqa: F401  (hosts are imported below)
-from lm4ve.commands import visualize
 from lm4ve.release.exporting import FORMATS, export_model
 from lm4ve.runner.command_line import build_runner
 from lm4ve.runner.config import read_config
-from lm4ve.runner.resume import resume_newest
 from tests.helpers import second_device
 from tests.helpers.remembered_runs import forget_runs
 from tests.helpers.second_device import WAITS
 from tests.helpers.shrink import Shrinker, shrinker_of
+from tests.helpers.tools import run_lm4ve
 
 #: Tasks whose models are hosts', which commands do not draw and export.
 ONLY_TRAINED = ('medical',)
@@ -112,7 +111,7 @@ def trained(shrinker: Shrinker, name: str, device: str) -> dict[str, Any]:
         cfg.randomness = dict(seed=7)
         steady_steps(cfg.optim_wrapper.optimizer)
         if epochs == 2:
-            resume_newest(cfg, needed=True)
+            cfg.resume = 'newest'
         runner = build_runner(cfg)
         runner.register_hook(watch)
         runner.train()
@@ -176,7 +175,7 @@ def drawn_and_exported(shrinker: Shrinker, name: str, work_dir: Path) -> dict[st
         out = work_dir / f'drawn_{device}'
         flags = ['--indices', '0', '--device', device, '--out-dir', str(out)]
         flags += ['--measures', *measures]
-        visualize.main([str(config), checkpoint, *flags])
+        run_lm4ve('visualize', [str(config), checkpoint, *flags])
         (sheet,) = out.glob('*.png')
         with Image.open(sheet) as picture:
             pictures.append(np.asarray(picture.convert('RGB'), np.float64))

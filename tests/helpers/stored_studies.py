@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 
-from lm4ve.commands import ablate
 from lm4ve.files import write_csv, write_json
 from lm4ve.study.heads.head import ProfiledHead
 from lm4ve.study.heads.settings import StudySettings
@@ -15,6 +14,7 @@ from lm4ve.study.pictures.data import ProbeData
 from lm4ve.study.report_files import pack
 from lm4ve.study.tokens.features import Features
 from tests.helpers.tasks import ROOT
+from tests.helpers.tools import run_lm4ve
 
 try_command = import_module('lm4ve.commands.try')  # a statement cannot name it
 BLOCK = dict(checkpoint='llm', layers=[-1])
@@ -101,7 +101,7 @@ def store_heads(
     folder.mkdir(parents=True)
     write_study(study, data, folder)
     words = ['encoder', 'data', '--block', 'llm', '--work-dir', str(folder)]
-    try_command.main([*words, '--report-only'])
+    run_lm4ve('try', [*words, '--report-only'])
     _write_rest(folder)
 
 
@@ -170,7 +170,7 @@ def store_grid(folder: Path, scores: dict[str, list[float]]) -> None:
     samples = [('test', label, place, place) for place, label in enumerate(labels)]
     write_csv(('split', 'label', 'group', 'name'), samples, folder / 'pictures.csv')
     grid = ROOT / f'configs/ablations/{folder.name}.py'
-    ablate.main([str(grid), '--work-dir', str(folder.parent), '--report-only'])
+    run_lm4ve('ablate', [str(grid), '--work-dir', str(folder.parent), '--report-only'])
     _write_rest(folder)
 
 

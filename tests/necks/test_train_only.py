@@ -4,11 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lm4ve.commands.train import main as train
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.necks import LLMBlockNeck
 from tests.helpers.necks.tiny import C, make
 from tests.helpers.tasks import ROOT
+from tests.helpers.tools import run_lm4ve
 
 
 def plain(neck, tokens):
@@ -77,5 +77,8 @@ def test_our_runners_set_the_progress_of_training(tmp_path, monkeypatch):
         'train_cfg.max_epochs=3',
     )
     short = 'train_dataloader.dataset.indices=128', 'model.head.in_channels=64'
-    train([str(config), '--work-dir', str(tmp_path), '--cfg-options', *options, *short])
+    run_lm4ve(
+        'train',
+        [str(config), '--work-dir', str(tmp_path), '--cfg-options', *options, *short],
+    )
     assert steps == pytest.approx([i / 5 for i in range(6)])

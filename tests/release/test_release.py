@@ -12,7 +12,6 @@ from mmengine.runner import load_checkpoint
 from lm4ve.blocks import LLMBlock, frozen_tensors
 from lm4ve.blocks.language_model import LanguageModel
 from lm4ve.blocks.record_text import KEY
-from lm4ve.commands import export
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.release import exporting, formats
 from lm4ve.release.portable_config import portable_arch
@@ -20,7 +19,7 @@ from lm4ve.runner.config import check_config, read_config
 from tests.helpers.families import FAMILIES, write_huggingface
 from tests.helpers.tasks import ROOT
 from tests.helpers.tiny_runs import PLACE, write_runs
-from tests.helpers.tools import run_tool_here
+from tests.helpers.tools import run_lm4ve, run_tool_here
 
 pytest.importorskip('mmpretrain')
 
@@ -278,7 +277,7 @@ WRONG = {
 @pytest.mark.parametrize('words, message', WRONG.values(), ids=WRONG)
 def test_a_mistake_is_told_before_anything_is_written(words, message, project):
     with pytest.raises((UserError, CheckpointError), match=message):
-        export.main(words)
+        run_lm4ve('export', words)
     assert not [p for p in Path().rglob('*') if p.suffix in ('.onnx', '.pt2')]
     assert Path('there.safetensors').read_text() == 'somebody needs this'
 
@@ -295,9 +294,9 @@ def test_a_file_that_differs_from_the_model_is_not_kept(project, monkeypatch):
     )
     words = [CONFIG, CHECKPOINT, '--format', 'torch-export', '--out', 'made/model.pt2']
     with pytest.raises(UserError, match='differs from the model by .* at a batch of 1'):
-        export.main(words)
+        run_lm4ve('export', words)
     assert not list(Path('made').iterdir())
-    export.main([*words, '--tolerance', '0.1'])
+    run_lm4ve('export', [*words, '--tolerance', '0.1'])
     assert [p.name for p in Path('made').iterdir()] == ['model.pt2']
 
 

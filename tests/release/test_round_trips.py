@@ -10,12 +10,11 @@ import torch
 from lm4ve.analysis.loading import load_model
 from lm4ve.blocks.record import EMBEDDED_PREFIX
 from lm4ve.blocks.record_text import KEY
-from lm4ve.commands import export, visualize
 from lm4ve.errors import CheckpointError
 from lm4ve.runner.config import read_config
 from lm4ve.version import __version__
 from tests.helpers.tiny_runs import PLACE, write_runs
-from tests.helpers.tools import run_tool_here
+from tests.helpers.tools import run_lm4ve, run_tool_here
 from tests.helpers.vqa import tiny
 
 for package in ('mmpretrain', 'mmaction', 'pandas', 'onnxscript', 'onnxruntime'):
@@ -47,7 +46,9 @@ def project(tmp_path_factory):
 @functools.cache
 def made(name: str, format: str, ending: str) -> str:
     """Export a model to a file, once; return its path."""
-    export.main([*paths_of(name), '--format', format, '--out', f'made/{name}{ending}'])
+    run_lm4ve(
+        'export', [*paths_of(name), '--format', format, '--out', f'made/{name}{ending}']
+    )
     return f'made/{name}{ending}'
 
 
@@ -116,7 +117,9 @@ def test_weights_come_back_without_code(with_block):
     config, checkpoint = paths_of('vit_frozen')
     out = f'made/weights-{with_block}.safetensors'
     flags = ['--with-block'] if with_block else []
-    export.main([config, checkpoint, '--format', 'safetensors', '--out', out, *flags])
+    run_lm4ve(
+        'export', [config, checkpoint, '--format', 'safetensors', '--out', out, *flags]
+    )
     from safetensors import safe_open
 
     with safe_open(out, 'pt') as file:
@@ -124,12 +127,13 @@ def test_weights_come_back_without_code(with_block):
         assert json.loads(file.metadata()['lm4ve'])['classes'][0] == '0'
     assert any(EMBEDDED_PREFIX in n for n in names) == with_block
     assert any(n.endswith(KEY) for n in names)
-    export.main([config, out, '--format', 'safetensors', '--out', 'made/again.safetensors',
+    run_lm4ve('export', [config, out, '--format', 'safetensors', '--out', 'made/again.safetensors',
                  '--overwrite', *flags])  # fmt: skip
     with safe_open(out, 'pt') as a, safe_open('made/again.safetensors', 'pt') as b:
         assert all(torch.equal(a.get_tensor(n), b.get_tensor(n)) for n in names)
     run_tool_here('test.py', config, out, '--work-dir', 'work')
     with pytest.raises(CheckpointError, match='MLPBlock'):
-        visualize.main(
-            [paths_of('vit_mlp')[0], out, '--indices', '0', '--out-dir', 'drawn']
+        run_lm4ve(
+            'visualize',
+            [paths_of('vit_mlp')[0], out, '--indices', '0', '--out-dir', 'drawn'],
         )

@@ -11,8 +11,8 @@ from mmengine.optim import build_optim_wrapper
 from torch import nn
 
 from lm4ve.commands.flags import parser_of
-from lm4ve.commands.train import apply_flags
-from lm4ve.cost.autocast import amp_dtype
+from lm4ve.commands.train import set_flags
+from lm4ve.cost.step import amp_dtype
 from lm4ve.errors import UserError
 from lm4ve.runner import autocast
 from lm4ve.runner.autocast import AMP_DTYPES, AutocastOptimWrapper, use_autocast
@@ -76,7 +76,7 @@ def test_auto_blocks_are_float16_where_the_loss_is_scaled():
 
 def test_plain_amp_is_that_of_mmengine():
     cfg = config(dict(KEPT))
-    apply_flags(cfg, parser_of('train').parse_args(['cfg.py', '--amp']))
+    set_flags(cfg, parser_of('train').parse_args(['cfg.py', '--amp']))
     assert cfg.optim_wrapper.to_dict() == AMP
 
 
@@ -85,9 +85,6 @@ def test_wrapper_of_the_flag_passes_the_check_of_configs(amp):
     cfg = Config(dict(model=dict(), optim_wrapper=copy.deepcopy(KEPT)))
     use_autocast(cfg, amp)
     check_config(cfg)
-    cfg.optim_wrapper.dtpye = 'bfloat16'
-    with pytest.raises(UserError, match="optim_wrapper.dtpye .*'dtype'"):
-        check_config(cfg)
 
 
 REFUSED = [

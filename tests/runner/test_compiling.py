@@ -11,7 +11,6 @@ from torch._dynamo.utils import counters
 from lm4ve.errors import UserError
 from lm4ve.runner.command_line import build_runner
 from lm4ve.runner.compiling import check_compile
-from lm4ve.runner.resume import resume_newest
 from tests.helpers.shrink import shrinker_of
 
 pytest.importorskip('mmpretrain')
@@ -81,7 +80,7 @@ def assert_equal_runs(shrinker, tmp_path, compile):
         # One size and, from the last batch on, any.
         assert counters['stats']['unique_graphs'] == (0 if name == 'plain' else 2)
         cfg = config(shrinker, work_dir, value, epochs=3)
-        resume_newest(cfg, needed=True)
+        cfg.resume = 'newest'
         resumed, more = train(cfg)
         assert resumed.epoch == 3
         state = torch.load(work_dir / 'epoch_3.pth', weights_only=True)['state_dict']

@@ -20,9 +20,9 @@ from tests.helpers.tools import ERRORS_ONLY, run_command, run_tool_here
 pytest.importorskip('mmpretrain')
 
 
-def script(name: str, *args, real: bool = False) -> dict[str, float]:
+def script(name: str, *args, real: bool = False, **variables) -> dict[str, float]:
     """Run one of our shell scripts; return its lines of errors, and when each came."""
-    env = environment(real) | dict(PAUSE='0', RESTARTS='1')
+    env = environment(real) | variables
     words = ['bash', ROOT / 'tools' / name, *map(str, args)]
     job = subprocess.Popen(words, env=env, **ERRORS_ONLY)
     times = {}
@@ -60,10 +60,10 @@ def test_two_processes_equal_one_after_a_kill(tmp_path):
     # A killed process costs a restart and changes no weight.
     mark = tmp_path / 'killed'
     killed = config(tmp_path / 'killed-run', batch=16, mark=str(mark))
-    times = script('dist_train_restarting.sh', killed, 2)
-    (again,) = [times[line] for line in times if '0 more restart(s) left' in line]
+    times = script('dist_train.sh', killed, 2, MAX_RESTARTS='1')
+    (named,) = [times[line] for line in times if 'was killed by SIGKILL' in line]
     # The other process did not wait for the dead one, nor for gloo's half hour.
-    assert again - float(mark.read_text()) < 120
+    assert named - float(mark.read_text()) < 120
     resumed = recorded(killed.parent)
     assert len(resumed['losses']) == 5  # from the checkpoint of the third step
     assert resumed['trained'] == first['trained']
@@ -110,13 +110,13 @@ def test_signal_to_one_process_stops_both_after_one_iteration(tmp_path):
     )
     command = ['bash', ROOT / 'tools/dist_train.sh', path, '2']
     done = run_command(*command, env=environment(), timeout=300)
-    assert done.returncode == 138, done.stderr
+    assert done.returncode == 143, done.stderr
     saved = Path((path.parent / 'work/last_checkpoint').read_text())
     line = done.stderr.strip().splitlines()[-1]
     assert line == f'Stopped by SIGUSR1. Saved: {saved} (--resume).'
-    # Iterations after the fifth, when the signal came, were done by both.
+    # Iterations after the fifth, when the signal came, were done by both, ten at most.
     number = int(saved.stem.removeprefix('iter_'))
-    assert 5 < number < 32
+    assert 5 <= number <= 15
 
     script('dist_train.sh', path, 2, '--resume', 'auto')
     resumed = recorded(path.parent)

@@ -1,5 +1,6 @@
 """The commands' boundary: any exception becomes one line; the console is short, the log whole."""
 
+import multiprocessing
 import os
 import re
 import signal
@@ -9,17 +10,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from filelock import FileLock
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from torch.utils.data import DataLoader
 
 from lm4ve.errors import UserError
+from lm4ve.files import sole_use
 from lm4ve.runner.command_line import build_runner, run_tool
 from lm4ve.runner.console import shorten
+from lm4ve.runner.ending.signals import current_signals
+from lm4ve.runner.exit_codes import STOPPED, TRY_AGAIN, USERS_MISTAKE
 from lm4ve.runner.resume import check_whole
-from lm4ve.runner.stopping import current_signals
 from tests.helpers import quick_mmengine, quick_python
 from tests.helpers.processes import environment
 from tests.helpers.runner.random_run import config
@@ -46,12 +48,10 @@ def fail(fails, folder: Path, option: str) -> str:
 
 OWN_ERROR = [
     ('runner_type=Runer', "Did you mean 'Runner'"),
-    ('model.type=5', 'model.type=5 must be the name of a class'),
     (
         'default_hooks.timer=5',
         r"default_hooks.timer=5 must be a dict, as the dict\(type='Iter",
     ),
-    ('env_cfg=None', 'env_cfg=None must be a dict'),
     ('train_cfg.max_epochs=0', 'train_cfg.max_epochs=0 must be at least 1'),
     (
         'model.neck.block.checkpoint=./llama',
@@ -100,13 +100,13 @@ FOREIGN_ERROR = [
 @pytest.mark.parametrize('option, words', FOREIGN_ERROR)
 def test_foreign_error_is_one_line_with_log(tmp_path, option, words, fails):
     (line,) = fail(fails, tmp_path, option).splitlines()
-    assert line.startswith(f'train.py {DEMO}: ') and re.search(words, line), line
+    assert line.startswith(f'lm4ve train {DEMO}: ') and re.search(words, line), line
     log = Path(line.rpartition('(traceback: ')[2].rstrip(')'))
     assert log.is_relative_to(tmp_path) and 'Traceback' in log.read_text()
 
 
 def test_second_training_in_a_folder_is_refused(tmp_path, fails):
-    with FileLock(tmp_path / 'training-0.lock'):
+    with sole_use(tmp_path / 'training-0.lock'):
         assert 'training-0.lock' in fail(fails, tmp_path, 'log_level=INFO')
     assert not list(tmp_path.glob('*.pth'))
 
@@ -123,7 +123,7 @@ def test_signal_waits_for_the_checkpoint(tmp_path, capsys):
     runner.register_hook(SignalHook())
     with pytest.raises(SystemExit, match='143'):
         run_tool(runner.train)
-    assert runner.iter == 0
+    assert runner.iter == 1
     check_whole(tmp_path / 'iter_1.pth')
     assert f'Saved: {tmp_path}/iter_1.pth' in capsys.readouterr().err
 
@@ -173,14 +173,14 @@ def test_signal_that_mmengine_swallows_ends_the_training(tmp_path, capsys, numbe
     runner.message_hub.update_info('stops', StopsWhenCopied(number))
     with pytest.raises(SystemExit) as end:
         run_tool(runner.train)
-    assert end.value.code == 128 + number and runner.iter == 0
+    assert end.value.code == 128 + number and runner.iter == 1
     check_whole(tmp_path / 'iter_1.pth')
     assert f'Saved: {tmp_path}/iter_1.pth' in capsys.readouterr().err
 
 
 def test_error_after_a_signal_is_reported(capsys):
     def main() -> None:
-        current_signals().waits = True
+        current_signals().wait_for_training()
         os.kill(os.getpid(), signal.SIGTERM)
         raise UserError('The disk is full.')
 
@@ -210,6 +210,74 @@ def test_error_of_worker_prints_its_words_only(capsys):
     with pytest.raises(SystemExit):
         run_tool(lambda: list(DataLoader([1], num_workers=1, collate_fn=fail)))
     assert capsys.readouterr().err.strip() == "error: 'a.jpg' is empty."
+
+
+def test_long_error_of_worker_ends_with_its_cause(capsys):
+    def fail(samples: list, depth: int = 30) -> None:
+        if depth == 0:
+            raise ValueError('The picture is upside down.')
+        fail(samples, depth - 1)
+
+    with pytest.raises(SystemExit):
+        run_tool(lambda: list(DataLoader([1], num_workers=1, collate_fn=fail)))
+    line = capsys.readouterr().err.strip()
+    assert ' ValueError: The picture is upside down. (traceback: ' in line
+    assert 'File "' not in line
+    Path(line.rpartition('(traceback: ')[2].rstrip(')')).unlink()
+
+
+def test_killed_workers_are_one_line(capsys):
+    def slow(samples: list) -> list:
+        time.sleep(0.2)
+        return samples
+
+    def main() -> None:
+        others = set(multiprocessing.active_children())
+        batches = iter(DataLoader(range(100), num_workers=2, collate_fn=slow))
+        next(batches)
+        for worker in set(multiprocessing.active_children()) - others:
+            os.kill(worker.pid, signal.SIGKILL)
+        list(batches)
+
+    with pytest.raises(SystemExit) as end:
+        run_tool(main)
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert end.value.code == TRY_AGAIN
+    assert re.search(r'a worker of a dataloader .process \d+', line)
+    Path(line.rpartition('(traceback: ')[2].rstrip(')')).unlink()
+
+
+def test_stop_before_the_first_step_names_what_is_there(tmp_path, capsys):
+    build_runner(config(tmp_path, interval=5)).train()
+    saved = (tmp_path / 'last_checkpoint').read_text()
+
+    def main() -> None:
+        build_runner(config(tmp_path, resume=True))
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    with pytest.raises(SystemExit, match=str(STOPPED)):
+        run_tool(main)
+    line = capsys.readouterr().err.strip()
+    assert line == f'Stopped by SIGUSR1. Saved: {saved} (--resume).'
+
+
+@pytest.mark.parametrize('rank, printed', [('0', 1), ('1', 0)])
+def test_before_they_meet_one_process_of_a_machine_reports_a_mistake(
+    monkeypatch, capsys, rank, printed
+):
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    monkeypatch.setenv('LOCAL_RANK', rank)
+    handlers = []
+
+    def main() -> None:
+        handlers.append(signal.getsignal(signal.SIGTERM))
+        raise UserError('lr=-1 must be above 0.')
+
+    with pytest.raises(SystemExit) as end:
+        run_tool(main)
+    assert end.value.code == USERS_MISTAKE
+    assert capsys.readouterr().err.count('error: lr=-1 ') == printed
+    assert handlers == [signal.SIG_DFL]
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 
 from lm4ve.commands.flags import parser_of
-from lm4ve.commands.train import configure_training
+from lm4ve.commands.train import training_config
 from lm4ve.errors import UserError
 from lm4ve.runner.config.lengths import set_batch_size, set_epochs, set_rate
 from lm4ve.runner.config.reading import read_config
@@ -228,7 +228,7 @@ def test_the_flags_train_so(tmp_path):
         'train_dataloader.dataset.indices=200',
     ]
     args = parser_of('train').parse_args([str(word) for word in words])
-    runner = build_runner(configure_training(args))
+    runner = build_runner(training_config(args))
     rates = []
     step = torch.optim.AdamW.step
 

@@ -11,11 +11,11 @@ from mmengine.dataset import BaseDataset
 from mmengine.model import BaseModel
 
 from lm4ve.commands.launch import main as launch
-from lm4ve.commands.train import main as train
 from lm4ve.errors import UserError
 from lm4ve.runner.config import read_config
 from lm4ve.runner.missing import find_missing
 from tests.helpers.tasks import CONFIGS
+from tests.helpers.tools import run_lm4ve
 
 pytest.importorskip('mmpretrain')
 IMAGENET = CONFIGS / 'lm4ve/vit-s_llama_in1k.py'
@@ -64,7 +64,7 @@ def test_launcher_names_all_that_is_missing_before_it_starts_a_process(monkeypat
 
 def test_train_names_the_same():
     with pytest.raises(UserError) as error:
-        train([str(IMAGENET)])
+        run_lm4ve('train', [str(IMAGENET)])
     assert MODEL in str(error.value)
     assert FOLDER in str(error.value)
 
@@ -178,5 +178,5 @@ def test_a_training_that_goes_on_needs_no_weights_to_begin_with(tmp_path, monkey
     (tmp_path / 'work').mkdir()
     torch.save(state, tmp_path / 'work/epoch_1.pth')
     with pytest.raises(Exception) as error:
-        train([*words, f'work_dir={tmp_path}/work', '--resume', 'auto'])
+        run_lm4ve('train', [*words, f'work_dir={tmp_path}/work', '--resume', 'auto'])
     assert 'gone.pth' not in str(error.value)

@@ -2,16 +2,16 @@
 
 import os
 import shutil
-import socket
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
 
 from lm4ve.errors import UserError
-from lm4ve.files import clear_left_behind, replacing, write_atomically
-from lm4ve.runner.resume import newest_checkpoint, resume_newest
+from lm4ve.files import clear_left_behind, machine, replacing, write_atomically
+from lm4ve.runner.resume import choose_start, newest_checkpoint
 from tests.helpers.runner.toy_neck import make_runner
 
 
@@ -82,14 +82,35 @@ def test_weights_alone_cannot_be_resumed(tmp_path):
 
 
 def test_empty_work_dir_needs_auto(tmp_path):
-    cfg = Config(dict(work_dir=str(tmp_path), load_from='weights.pth'))
+    weights = tmp_path / 'weights.pth'
+    weights.touch()
+    cfg = Config(dict(work_dir=str(tmp_path), load_from=str(weights), resume='newest'))
     with pytest.raises(UserError, match=r'no checkpoint in work_dir=.*--resume auto'):
-        resume_newest(cfg, needed=True)
-    resume_newest(cfg)
-    assert (cfg.resume, cfg.load_from) == (False, 'weights.pth')
+        choose_start(cfg)
+    cfg.resume = 'auto'
+    choose_start(cfg)
+    assert (cfg.resume, cfg.load_from) == (False, str(weights))
 
 
-def left_behind(folder, host=socket.gethostname(), process=999_999_999, suffix='.pth'):
+def test_start_is_the_newest_checkpoint_in_the_place_of_weights(folder):
+    cfg = Config(dict(work_dir=str(folder), load_from='gone.pth', resume='auto'))
+    choose_start(cfg)
+    assert cfg.resume is True
+    assert Path(cfg.load_from).name == 'epoch_3.pth'
+
+
+def test_damaged_start_and_another_word_are_refused(folder):
+    damage(folder / 'epoch_3.pth')
+    cfg = Config(dict(work_dir=str(folder), load_from=str(folder / 'epoch_3.pth')))
+    cfg.resume = True
+    with pytest.raises(UserError, match='epoch_3'):
+        choose_start(cfg)
+    cfg.resume = 'newset'
+    with pytest.raises(UserError, match="^resume='newset' must be one of"):
+        choose_start(cfg)
+
+
+def left_behind(folder, host=machine(), process=999_999_999, suffix='.pth'):
     path = folder / f'.epoch_9.{host}-{process}-0a1b2c3d.tmp{suffix}'
     path.write_bytes(bytes(1000))
     return path

@@ -11,7 +11,13 @@ from mmengine.model import BaseModel
 
 from lm4ve.errors import UserError
 from lm4ve.runner.console import WIDTH
-from lm4ve.runner.per_class import class_table, columns_of, find_matrix, matrix_table
+from lm4ve.runner.per_class import (
+    class_frame,
+    class_table,
+    find_lists,
+    find_matrix,
+    matrix_table,
+)
 from lm4ve.runner.prediction_table import PredictionTable, require_one_label
 from tests.helpers.image import images
 from tests.helpers.tools import run_tool_here
@@ -53,12 +59,16 @@ def tested(tmp_path):
 
 
 def rows_of(text: str) -> list[list[str]]:
-    """Return the cells of a table on the console, without its frame."""
-    rows = []
-    for line in text.splitlines():
-        if line.startswith('│'):
-            rows.append([cell.strip() for cell in line.strip('│').split('│')])
-    return rows
+    """Return the words of a table's rows, below its title and its head."""
+    return [line.split() for line in text.splitlines()[2:]]
+
+
+def tables_on(console: str) -> list[list[list[str]]]:
+    """Return the rows of the tables of classes and of the matrix on the console."""
+    _, classes = console.split('each class\n')
+    classes, matrix = classes.split('confusion matrix')
+    matrix, _ = matrix.split('\npicture')
+    return [rows_of(f'\n{classes.strip()}'), rows_of(matrix)]
 
 
 def test_test_prints_each_class_and_writes_every_prediction(tested, tmp_path, capsys):
@@ -76,12 +86,12 @@ def test_test_prints_each_class_and_writes_every_prediction(tested, tmp_path, ca
         assert 1 / 3 <= float(row['score']) <= 1
         counts[CLASSES.index(row['label']), CLASSES.index(row['prediction'])] += 1
 
-    rows = rows_of(text)
-    assert [row[0] for row in rows[:3]] == CLASSES
-    assert [float(row[2]) for row in rows[:3]] == [
-        25.0 * counts[i, i] for i in range(3)
+    classes, confusions = tables_on(text)
+    assert [row[0] for row in classes] == CLASSES
+    assert [float(row[2]) for row in classes] == [25.0 * counts[i, i] for i in range(3)]
+    shown = [
+        [0 if cell == '.' else int(cell) for cell in row[2:]] for row in confusions
     ]
-    shown = [[0 if cell == '.' else int(cell) for cell in row[1:]] for row in rows[3:]]
     assert shown == counts.tolist()
     (picture,) = (tmp_path / 'runs').glob('*/confusion_matrix.png')
     assert f'picture      {picture}' in text
@@ -101,21 +111,38 @@ def test_recall_and_precision_are_those_of_the_hosts_metric():
     labels = torch.randint(5, (200,), generator=generator)
     predictions = torch.randint(5, (200,), generator=generator)
     matrix = ConfusionMatrix.calculate(predictions, labels, num_classes=5)
-    columns = columns_of({}, find_matrix({'confusion_matrix/result': matrix}))
+    frame = class_frame({}, find_matrix({'confusion_matrix/result': matrix}))
     precision, recall, _, support = SingleLabelMetric.calculate(
         predictions, labels, average=None, num_classes=5
     )
     # The host computes in float32.
-    np.testing.assert_allclose(columns['recall'], recall, rtol=1e-6)
-    np.testing.assert_allclose(columns['precision'], precision, rtol=1e-6)
-    assert columns['samples'] == support.tolist()
+    np.testing.assert_allclose(frame['recall'], recall, rtol=1e-6)
+    np.testing.assert_allclose(frame['precision'], precision, rtol=1e-6)
+    assert frame['samples'].tolist() == support.tolist()
 
 
 def test_lists_of_a_metric_become_columns():
     metrics = {'single-label/f1-score_classwise': [50.0, 25.0], 'accuracy/top1': 40.0}
-    columns = columns_of(metrics, None)
-    rows = rows_of(class_table(['ant', 'bee'], columns))
-    assert rows == [['ant', '50.00'], ['bee', '25.00']]
+    frame = class_frame(find_lists(metrics), None, ['ant', 'bee'])
+    assert rows_of(class_table(frame)) == [['ant', '50.00'], ['bee', '25.00']]
+
+
+@pytest.mark.parametrize('classes', [[], ['ant', 'bee'], list('abcd')])
+def test_classes_are_numbered_where_the_names_are_not_as_many(classes):
+    matrix = np.array([[2, 1, 0], [0, 1, 0], [0, 0, 4]])
+    lists = dict(f1=[50.0, 25.0, 10.0])
+    assert class_frame(lists, matrix, classes).index.tolist() == ['0', '1', '2']
+
+
+def test_lists_of_other_lengths_end_with_nothing():
+    frame = class_frame(dict(a=[1.0, 2.0, 3.0], b=[4.0]), np.eye(2, dtype=int))
+    rows = rows_of(class_table(frame))
+    assert rows[1] == ['1', '1', '100.00', '100.00', '2.00', '-']
+    assert rows[2] == ['2', '<NA>', '-', '-', '3.00', '-']
+
+
+def test_a_matrix_of_other_numbers_than_counts_is_no_confusion_matrix():
+    assert find_matrix(dict(correlation=np.eye(3))) is None
 
 
 def test_lists_with_one_name_are_told_apart_by_their_metrics():
@@ -128,8 +155,8 @@ def test_lists_with_one_name_are_told_apart_by_their_metrics():
         'f1_classwise': [11.0, 12.0],
         'a/f1_classwise': [13.0, 14.0],
     }
-    columns = columns_of(metrics, None)
-    assert columns == {
+    lists = find_lists(metrics)
+    assert lists == {
         'a/f1-score': [1.0, 2.0],
         'b/f1-score': [3.0, 4.0],
         'x/b/top1': [5.0, 6.0],
@@ -139,14 +166,14 @@ def test_lists_with_one_name_are_told_apart_by_their_metrics():
         'a/f1': [13.0, 14.0],
     }
     # The matrix gives recall in the same unit.
-    with_matrix = columns_of(metrics, np.eye(2, dtype=int))
-    assert with_matrix['recall'] == [100.0, 100.0]
-    assert len(with_matrix) == len(columns) + 2
+    with_matrix = class_frame(lists, np.eye(2, dtype=int))
+    assert with_matrix['recall'].tolist() == [100.0, 100.0]
+    assert len(with_matrix.columns) == len(lists) + 2
 
 
 def test_a_class_without_samples_has_no_recall():
-    columns = columns_of({}, np.array([[2, 1], [0, 0]]))
-    rows = rows_of(class_table(['ant', 'bee'], columns))
+    frame = class_frame({}, np.array([[2, 1], [0, 0]]), ['ant', 'bee'])
+    rows = rows_of(class_table(frame))
     assert rows == [['ant', '3', '66.67', '100.00'], ['bee', '0', '-', '0.00']]
 
 
@@ -155,7 +182,10 @@ def test_tables_of_any_number_of_classes_fit_the_console(count):
     rng = np.random.default_rng(0)
     matrix = rng.integers(0, 1000, (count, count))
     names = [f'a class with a rather long name, {i}' for i in range(count)]
-    tables = [matrix_table(names, matrix), class_table(names, columns_of({}, matrix))]
+    tables = [
+        matrix_table(names, matrix),
+        class_table(class_frame({}, matrix, names)),
+    ]
     for table in tables:
         lines = table.splitlines()
         assert max(len(line) for line in lines) <= WIDTH
@@ -167,7 +197,7 @@ def test_of_many_classes_the_weakest_and_the_largest_confusions_are_shown():
     matrix[7, 9] = 5
     matrix[3, 1] = 30
     names = [f'n{i}' for i in range(200)]
-    weakest = rows_of(class_table(names, columns_of({}, matrix)))
+    weakest = rows_of(class_table(class_frame({}, matrix, names)))
     assert [row[0] for row in weakest[:2]] == ['n3', 'n7']
     confusions = rows_of(matrix_table(names, matrix))
     assert confusions == [['n3', 'n1', '30', '75.0'], ['n7', 'n9', '5', '33.3']]

@@ -66,10 +66,6 @@ WRONG = [
     (dict(chanels_last=True), "chanels_last .*'channels_last'"),
     (dict(channels_last='yes'), 'channels_last=.*yes'),
     (dict(env_cfg=dict(cudnn_bench=True)), "cudnn_bench .*'cudnn_benchmark'"),
-    (
-        dict(optim_wrapper=dict(optimizer=dict(type='AdamW', lr=1.0, fussed=True))),
-        "optim_wrapper.optimizer.fussed .*'fused'",
-    ),
 ]
 
 

@@ -43,7 +43,7 @@ def test_processes_draw_numbers_of_their_own_and_again_after_a_resume(tmp_path):
     assert len(set(drawn)) == len(drawn) == 2 * 3 * STEPS
     write(tmp_path, 'cut', small(tmp_path, 'cut', kill=5))
     train_both(tmp_path, 'cut')
-    write(tmp_path, 'again', small(tmp_path, 'cut'), start='newest')
+    write(tmp_path, 'again', small(tmp_path, 'cut'), resume='newest')
     for once, again in zip(whole, train_both(tmp_path, 'again'), strict=True):
         assert again['drawn'] == once['drawn'][5:]
         assert again['weights'] == once['weights']
@@ -64,7 +64,7 @@ def test_resume_of_added_up_gradients_equals_an_undisturbed_run(tmp_path):
     write(tmp_path, 'cut', cut)
     train_both(tmp_path, 'cut')
     assert [path.name for path in (tmp_path / 'cut').glob('*.pth')] == ['iter_6.pth']
-    write(tmp_path, 'again', make('cut'), start='newest')
+    write(tmp_path, 'again', make('cut'), resume='newest')
     for once, again in zip(whole, train_both(tmp_path, 'again'), strict=True):
         assert again['drawn'] == once['drawn'][6:]
         assert again['weights'] == once['weights']
@@ -87,7 +87,7 @@ def test_samplers_shuffle_alike_after_a_resume_where_seeds_differ(tmp_path):
     write(tmp_path, 'cut', small(tmp_path, 'cut', kill=5, randomness=randomness))
     before = train_both(tmp_path, 'cut')
     again = small(tmp_path, 'cut', randomness=randomness)
-    write(tmp_path, 'again', again, start='newest')
+    write(tmp_path, 'again', again, resume='newest')
     after = train_both(tmp_path, 'again')
     second_epoch = []
     for cut, resumed in zip(before, after, strict=True):
@@ -107,8 +107,8 @@ def test_processes_that_found_different_checkpoints_are_refused(case, tmp_path):
     if case == 'older':
         shutil.copy(tmp_path / 'work/iter_2.pth', other)
         found = r"continues from 'iter_2.pth' (iteration 2)"
-    write(tmp_path, 'both0', small(tmp_path, 'work'), start='auto')
-    write(tmp_path, 'both1', small(tmp_path, 'other'), start='auto')
+    write(tmp_path, 'both0', small(tmp_path, 'work'), resume='auto')
+    write(tmp_path, 'both1', small(tmp_path, 'other'), resume='auto')
     for result in train_both(tmp_path, 'both'):
         assert "process 0 continues from 'iter_5.pth' (iteration 5)" in result['error']
         assert f'process 1 {found}' in result['error']
@@ -122,7 +122,7 @@ def test_more_processes_than_before_go_on_with_whole_updates(tmp_path):
     cfg.train_cfg.max_epochs = 6
     accumulating.train(cfg)
     cfg = accumulating.config(1, recipe=8, work_dir=tmp_path / 'work')
-    write(tmp_path, 'two', cfg, start='newest', train_cfg=dict(max_epochs=10))
+    write(tmp_path, 'two', cfg, resume='newest', train_cfg=dict(max_epochs=10))
     first, second = train_both(tmp_path, 'two')
     assert first['weights'] == second['weights']
     assert first['epoch'] == 10

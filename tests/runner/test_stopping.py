@@ -13,9 +13,9 @@ from mmengine.registry import HOOKS
 from torch.utils.data import DataLoader
 
 from lm4ve.runner.command_line import build_runner, run_tool
+from lm4ve.runner.ending.signals import keep_workers_at_signals
+from lm4ve.runner.exit_codes import STOPPED
 from lm4ve.runner.resume import check_whole, newest_checkpoint
-from lm4ve.runner.stopping import keep_workers_at_signals
-from tests.helpers.processes import outputs_of
 from tests.helpers.runner.random_run import EPOCHS, STEPS, config
 from tests.helpers.runner.toy import Score
 from tools.dev.check_resume import is_same, state_of
@@ -113,7 +113,7 @@ def test_stopped_run_ends_as_an_undisturbed_one(tmp_path, number, at, capsys):
     assert train(tmp_path / 'whole') == 0
     stopped = tmp_path / 'stopped'
     code = train(stopped, dict(number=int(number), train=at))
-    assert code == 128 + number
+    assert code == STOPPED
     saved = stopped / f'iter_{at}.pth'
     assert check_whole(saved) == at
     line = f'Stopped by {number.name}. Saved: {saved} (--resume).'
@@ -125,11 +125,11 @@ def test_stopped_run_ends_as_an_undisturbed_one(tmp_path, number, at, capsys):
 
 def test_of_stops_in_a_row_as_many_are_kept_as_of_other_checkpoints(tmp_path):
     for at in (2, 3, 4):
-        assert train(tmp_path, dict(number=int(signal.SIGUSR1), train=at)) == 138
+        assert train(tmp_path, dict(number=int(signal.SIGUSR1), train=at)) == STOPPED
         assert names(tmp_path) == [f'iter_{at}.pth']
     # A regular checkpoint, after the second epoch, takes the place of that of a signal.
     stop = dict(number=int(signal.SIGUSR1), train=2 * STEPS + 1)
-    assert train(tmp_path, stop) == 138
+    assert train(tmp_path, stop) == STOPPED
     assert names(tmp_path) == ['epoch_2.pth', f'iter_{2 * STEPS + 1}.pth']
 
 
@@ -146,7 +146,7 @@ def test_stop_right_after_a_regular_checkpoint_saves_nothing_again(tmp_path):
 
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(torch, 'save', count)
-        assert train(tmp_path, stop, default_hooks=hooks) == 143
+        assert train(tmp_path, stop, default_hooks=hooks) == STOPPED
     assert written == [4]
     # It is a regular one, which later ones do not delete.
     assert train(tmp_path, default_hooks=hooks) == 0
@@ -157,7 +157,7 @@ def test_stop_in_a_validation_saves_weights_and_not_their_average(tmp_path):
     assert train(tmp_path / 'whole', **validation()) == 0
     stop = dict(number=int(signal.SIGTERM), val=2)
     stopped = tmp_path / 'stopped'
-    assert train(stopped, stop, **validation()) == 143
+    assert train(stopped, stop, **validation()) == STOPPED
     assert names(stopped) == [f'iter_{STEPS}.pth']
     assert train(stopped, **validation()) == 0
     assert_equal_ends(stopped, tmp_path / 'whole')
@@ -173,7 +173,7 @@ def test_signal_within_an_update_waits_for_its_end(at, saved, tmp_path):
     assert train(tmp_path / 'whole', **options) == 0
     stopped = tmp_path / 'stopped'
     stop = dict(number=int(signal.SIGTERM), train=at)
-    assert train(stopped, stop, **options) == 143
+    assert train(stopped, stop, **options) == STOPPED
     assert names(stopped) == [f'iter_{saved}.pth']
     assert train(stopped, **options) == 0
     assert_equal_ends(stopped, tmp_path / 'whole')
@@ -202,7 +202,7 @@ def test_loop_by_iterations_validates_and_stops_between_updates(tmp_path):
     ]
     stopped = tmp_path / 'stopped'
     stop = dict(number=int(signal.SIGTERM), val=2)
-    assert train(stopped, stop, **options) == 143
+    assert train(stopped, stop, **options) == STOPPED
     assert names(stopped) == ['iter_6.pth']
     assert train(stopped, **options) == 0
     ends = [state_of(tmp_path / f'{name}/iter_13.pth') for name in ('whole', 'stopped')]
@@ -217,17 +217,17 @@ def test_flexible_runner_saves_after_the_validation(tmp_path):
         **validation(),
     )
     stop = dict(number=int(signal.SIGTERM), val=2)
-    assert train(tmp_path, stop, **flexible) == 143
-    saved = tmp_path / f'iter_{STEPS + 1}.pth'
+    assert train(tmp_path, stop, **flexible) == STOPPED
+    saved = tmp_path / f'iter_{STEPS}.pth'
     assert newest_checkpoint(tmp_path) == (saved, [])
-    assert check_whole(saved) == STEPS + 1
+    assert check_whole(saved) == STEPS
     assert train(tmp_path, **flexible) == 0
     assert names(tmp_path) == [f'epoch_{EPOCHS}.pth']
 
 
 def test_damaged_checkpoint_of_a_signal_falls_back_to_an_epoch(tmp_path):
     stop = dict(number=int(signal.SIGUSR1), train=2 * STEPS + 3)
-    assert train(tmp_path, stop) == 138
+    assert train(tmp_path, stop) == STOPPED
     damaged = tmp_path / f'iter_{2 * STEPS + 3}.pth'
     damaged.write_bytes(damaged.read_bytes()[:1000])
     # An earlier run may have left it.
@@ -244,7 +244,7 @@ def test_killed_while_saving_at_a_signal_keeps_the_checkpoint_before(
     tmp_path, monkeypatch
 ):
     first = dict(number=int(signal.SIGUSR1), train=2)
-    assert train(tmp_path, first) == 138
+    assert train(tmp_path, first) == STOPPED
 
     class Killed(BaseException):
         """Stands for the end of the process."""
@@ -258,12 +258,6 @@ def test_killed_while_saving_at_a_signal_keeps_the_checkpoint_before(
     monkeypatch.undo()
     assert newest_checkpoint(tmp_path) == (tmp_path / 'iter_2.pth', [])
     check_whole(tmp_path / 'iter_2.pth')
-
-
-def test_processes_agree_on_whether_they_stop_together(tmp_path):
-    # Else only some of them would wait for the others' losses, for ever.
-    first, second, third = outputs_of(3, 'stopping_in_processes.py', tmp_path)
-    assert first == second == third == 'False\n'
 
 
 def test_worker_ends_where_the_sender_of_a_signal_is_unknown(monkeypatch):

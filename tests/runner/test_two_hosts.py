@@ -11,6 +11,8 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,17 +20,18 @@ from types import SimpleNamespace
 import pytest
 from torch.distributed.elastic.agent.server.api import RunResult, WorkerState
 from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
+from torch.distributed.elastic.multiprocessing import SignalException
 
-from lm4ve.commands.killed import Killed
+from lm4ve.commands import launch
 from lm4ve.commands.launch import (
     Agent,
     exit_code_of,
-    find_killed,
+    find_ended,
     rendezvous,
     report_errors,
     with_resume,
 )
-from lm4ve.runner.stopping import STOP_SIGNALS
+from lm4ve.runner.exit_codes import STOPPED, TRY_AGAIN, USERS_MISTAKE
 from tests.helpers.processes import environment, free_port
 from tests.helpers.runner.recording import config, recorded
 from tests.helpers.tasks import ROOT
@@ -140,17 +143,19 @@ def test_restarted_training_resumes():
 
 
 @pytest.mark.parametrize(
-    'end, left',
+    'end, code, left',
     [
-        ('exit 1', 3),
-        ('kill -9 $$', 3),
-        ('exit 2', 0),
-        ('exit 138', 0),
-        ('exit 140', 0),
-        ('exit 143', 0),
+        ('exit 1', TRY_AGAIN, 3),
+        ('kill -9 $$', TRY_AGAIN, 3),
+        ('exit 2', USERS_MISTAKE, 0),
+        ('exit 143', STOPPED, 0),
+        # As before processes have met.
+        ('kill -USR1 $$', STOPPED, 0),
     ],
 )
-def test_neither_user_error_nor_stop_is_restarted(monkeypatch, end, left):
+def test_neither_user_error_nor_stop_is_restarted(
+    tmp_path, monkeypatch, end, code, left
+):
     # Of the two, the second ends in 143 because torchrun then sends it SIGTERM.
     first = subprocess.Popen(['sh', '-c', end])
     os.waitid(os.P_PID, first.pid, os.WEXITED | os.WNOWAIT)
@@ -167,8 +172,7 @@ def test_neither_user_error_nor_stop_is_restarted(monkeypatch, end, left):
         return RunResult(WorkerState.FAILED, failures=failures)
 
     monkeypatch.setattr(LocalElasticAgent, '_monitor_workers', monitor)
-    monkeypatch.setattr(LocalElasticAgent, '_shutdown', lambda agent, *args: None)
-    monkeypatch.setattr(Agent, 'killed', [])
+    monkeypatch.setenv('LM4VE_ERRORS', str(tmp_path))
     workers = []
     for rank, process in enumerate(processes):
         workers.append(SimpleNamespace(id=process.pid, global_rank=rank))
@@ -177,17 +181,19 @@ def test_neither_user_error_nor_stop_is_restarted(monkeypatch, end, left):
     agent._monitor_workers(SimpleNamespace(workers=workers))
     assert survivor.returncode == 143
     assert agent._remaining_restarts == left
+    assert Agent.exit_code == code
 
 
 DEATHS = [
-    (signal.SIGKILL, 137, 'SIGKILL (out of memory?)'),
-    (signal.SIGSEGV, 139, 'SIGSEGV'),
-    (signal.SIGTERM, 143, 'SIGTERM'),
+    (signal.SIGKILL, 'SIGKILL (out of memory?)'),
+    (signal.SIGSEGV, 'SIGSEGV'),
 ]
 
 
-@pytest.mark.parametrize('number, code, words', DEATHS)
-def test_killed_process_is_named_and_can_still_be_waited_for(number, code, words):
+@pytest.mark.parametrize('number, words', DEATHS)
+def test_killed_process_is_named_and_can_still_be_waited_for(
+    tmp_path, monkeypatch, capsys, number, words
+):
     alive = subprocess.Popen(['sleep', '60'])
     dead = subprocess.Popen(['sh', '-c', f'kill -s {int(number)} $$'])
     failed = subprocess.Popen(['false'])
@@ -196,32 +202,40 @@ def test_killed_process_is_named_and_can_still_be_waited_for(number, code, words
     workers = []
     for rank, process in enumerate((alive, dead, failed)):
         workers.append(SimpleNamespace(id=process.pid, global_rank=rank))
+    result = RunResult(WorkerState.FAILED, failures={1: None})
+    monkeypatch.setattr(LocalElasticAgent, '_monitor_workers', lambda *args: result)
+    monkeypatch.setenv('LM4VE_ERRORS', str(tmp_path))
+    agent = Agent.__new__(Agent)
     try:
-        (killed,) = find_killed(workers)
+        assert find_ended(workers) == {1: -number, 2: 1}
+        agent._monitor_workers(SimpleNamespace(workers=workers))
     finally:
         alive.kill()
         alive.wait()
+    line = capsys.readouterr().err.strip()
     host = socket.gethostname()
-    assert str(killed) == f'rank 1 ({host}, process {dead.pid}) was killed by {words}'
-    assert exit_code_of([-number, 1], [killed]) == code
+    assert line == f'error: rank 1 ({host}, process {dead.pid}) was killed by {words}'
     assert dead.wait() == -number
     assert failed.wait() == 1
 
 
-def test_exit_code_without_a_killed_process_is_the_largest():
-    assert exit_code_of([1, 2, -9], []) == 2
-    assert exit_code_of([143, 143], []) == 143
-    # torchrun's own signals, where nothing else has failed.
-    assert exit_code_of([-15, -9], []) == 137
-    assert exit_code_of([1], [Killed(0, 1, signal.SIGSEGV)]) == 139
-
-
-def test_exit_code_is_that_of_the_process_that_failed():
-    # The others got SIGTERM of torchrun.
-    assert exit_code_of([1, 143, 143], []) == 1
-    assert exit_code_of([2, 143], []) == 2
-    # nccl aborts a process that waits for one with an error that the user must mend.
-    assert exit_code_of([2, -6], [Killed(0, 1, signal.SIGABRT)]) == 2
+@pytest.mark.parametrize(
+    'codes, code',
+    [
+        ([1, 2, -9], USERS_MISTAKE),
+        # nccl aborts a process that waits for one with an error that the user must mend.
+        ([2, -6], USERS_MISTAKE),
+        ([143, 143], STOPPED),
+        ([143, 0], STOPPED),
+        ([-signal.SIGTERM, 143], STOPPED),
+        # The others got SIGTERM of torchrun.
+        ([1, 143, 143], TRY_AGAIN),
+        ([-9, 143], TRY_AGAIN),
+        ([137], TRY_AGAIN),
+    ],
+)
+def test_exit_code_is_of_the_table(codes, code):
+    assert exit_code_of(codes) == code
 
 
 #: What processes that failed report: of themselves, and where another one has ended.
@@ -243,36 +257,63 @@ def test_error_of_the_process_that_failed_is_printed(
 ):
     for rank, message in enumerate(messages):
         (tmp_path / f'{rank}.txt').write_text(message)
-    killed = []
-    if number is not None:
-        killed.append(Killed(7, 1, number))
-    report_errors(tmp_path, killed)
+    (tmp_path / 'stop').write_text('Stopped.')
+    has_printed = report_errors(tmp_path, is_explained=number is not None)
+    assert has_printed == bool(expected)
+    assert not list(tmp_path.glob('*.txt'))
     lines = capsys.readouterr().err.split('\n')
     assert [line for line in lines if line] == [f'error: {text}' for text in expected]
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
-def test_signal_is_passed_on_to_all_processes(monkeypatch, number):
-    workers = []
-    processes = []
+#: Starts the launcher, whose workers are of the package in the folder of its argument.
+START = """
+import os, sys
+from lm4ve.commands import launch
+os.environ['PYTHONPATH'] = sys.argv.pop(1)
+launch.run_tool(launch.main)
+"""
+#: A worker that needs two seconds to save.
+WORKER = """
+import os, pathlib, signal, sys, time
+
+def save(number, frame):
+    time.sleep(2)
+    path = pathlib.Path(os.environ['SAVED'], os.environ['RANK'])
+    path.write_text(str(number))
+    sys.exit(143)
+
+for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+    signal.signal(number, save)
+pathlib.Path(os.environ['SAVED'], f'begun{os.environ["RANK"]}').touch()
+time.sleep(120)
+"""
+
+
+@pytest.mark.parametrize(
+    'number, seconds, saved',
+    [
+        (signal.SIGTERM, '60', True),
+        (signal.SIGUSR1, '60', True),
+        (signal.SIGUSR2, '0', False),
+    ],
+)
+def test_signal_is_passed_on_to_all_processes(tmp_path, number, seconds, saved):
+    package = tmp_path / 'lm4ve/commands'
+    package.mkdir(parents=True)
+    for folder in (package, package.parent):
+        (folder / '__init__.py').touch()
+    (package / '__main__.py').write_text(WORKER)
+    env = environment() | dict(SAVED=str(tmp_path), SAVE_SECONDS=seconds)
+    command = [sys.executable, '-c', START, str(tmp_path), 'test', '2']
+    with subprocess.Popen(command, env=env, **ERRORS_ONLY) as launcher:
+        begun = [tmp_path / 'begun0', tmp_path / 'begun1']
+        while not all(path.exists() for path in begun):
+            assert launcher.poll() is None
+            time.sleep(0.1)
+        launcher.send_signal(number)
+        assert launcher.wait(60) == STOPPED, launcher.stderr.read()
     for rank in range(2):
-        process = subprocess.Popen(['sleep', '60'])
-        processes.append(process)
-        workers.append(SimpleNamespace(id=process.pid, global_rank=rank))
-    group = SimpleNamespace(workers=workers)
-    monkeypatch.setattr(LocalElasticAgent, '_start_workers', lambda agent, group: {})
-    agent = Agent.__new__(Agent)
-    agent._worker_group = group
-    before = {each: signal.getsignal(each) for each in STOP_SIGNALS}
-    try:
-        agent._start_workers(group)
-        os.kill(os.getpid(), number)
-        assert [process.wait(30) for process in processes] == [-number, -number]
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
-        for process in processes:
-            process.kill()
+        assert (tmp_path / str(rank)).exists() == saved
 
 
 @pytest.mark.slow
@@ -289,4 +330,41 @@ def test_rank_killed_before_the_group_is_up_is_named(tmp_path):
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith(f'error: rank 1 ({socket.gethostname()}, process ')
     assert line.endswith('was killed by SIGKILL (out of memory?)')
-    assert done.returncode == 137
+    assert done.returncode == TRY_AGAIN
+
+
+NEVER_MET = [
+    dict(NODE_RANK='0'),
+    dict(NODE_RANK='1'),
+    dict(NODE_RANK='0', MAX_RESTARTS='2'),
+    dict(NODE_RANK='1', MAX_RESTARTS='2'),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('variables', NEVER_MET)
+def test_machines_that_never_meet_say_so_and_may_try_again(tmp_path, variables):
+    env = environment() | dict(NNODES='2', MEET_SECONDS='5', PORT=str(free_port()))
+    command = ['bash', str(ROOT / 'tools/dist_train.sh'), str(tmp_path / 'c.py'), '1']
+    done = subprocess.run(
+        command, env=env | variables, timeout=200, check=False, **ERRORS_ONLY
+    )
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith('error: ')]
+    assert line.startswith(
+        f'error: 2 machines did not meet at 127.0.0.1:{env["PORT"]} '
+    )
+    assert done.returncode == TRY_AGAIN
+
+
+def test_older_torchrun_is_said_to_wait_half_a_minute(monkeypatch, capsys):
+    older = SimpleNamespace(format_help=lambda: '--signals-to-handle')
+    monkeypatch.setattr(launch.torchrun, 'get_args_parser', lambda: older)
+    before = {each: signal.getsignal(each) for each in (signal.SIGUSR1, signal.SIGUSR2)}
+    try:
+        assert launch.signal_flags({}) == []
+        with pytest.raises(SignalException):
+            signal.raise_signal(signal.SIGUSR1)
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    assert '30 s' in capsys.readouterr().err

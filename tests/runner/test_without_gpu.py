@@ -4,8 +4,10 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from lm4ve.errors import UserError
 from lm4ve.runner.without_gpu import adapt_to_cpu
 from tests.helpers.logs import record_logs
+from tests.helpers.processes import free_port
 
 AMP = dict(type='AmpOptimWrapper', loss_scale='dynamic', optimizer=dict(type='SGD'))
 PLAIN = dict(type='OptimWrapper', optimizer=dict(type='SGD'))
@@ -47,3 +49,34 @@ def test_with_a_gpu_nothing_changes(monkeypatch, fp16):
     cfg = Config(fields)
     adapt_to_cpu(cfg)
     assert cfg.to_dict() == fields
+
+
+@pytest.fixture
+def first_of_two(monkeypatch):
+    """This process is the first one of two, the second of which never comes."""
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    port = str(free_port())
+    variables = dict(
+        RANK='0', WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=port
+    )
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+
+def config_with(timeout) -> Config:
+    return Config(
+        dict(launcher='pytorch', env_cfg=dict(dist_cfg=dict(timeout=timeout)))
+    )
+
+
+def test_process_waits_for_the_others_as_long_as_the_config_says(first_of_two):
+    with pytest.raises(torch.distributed.DistStoreError, match='1/2 clients joined'):
+        adapt_to_cpu(config_with(1.5))
+    assert not torch.distributed.is_initialized()
+
+
+def test_timeout_that_is_no_time_is_refused(first_of_two):
+    with pytest.raises(
+        UserError, match='env_cfg.dist_cfg.timeout=-1 must be .* above 0'
+    ):
+        adapt_to_cpu(config_with(-1))

@@ -17,7 +17,6 @@ import pytest
 from mmengine.config import Config
 from scipy import stats
 
-from lm4ve.commands import ablate
 from lm4ve.errors import UserError
 from lm4ve.runner.command_line import build_runner, run_tool
 from lm4ve.runner.same_data import VERSIONS, pixel_versions
@@ -42,6 +41,7 @@ from tests.helpers.grids.toy import (
     write_grid,
 )
 from tests.helpers.tasks import ROOT
+from tests.helpers.tools import run_lm4ve
 
 #: Trials in processes of their own import the helpers and the library of this tree.
 PATHS = os.pathsep.join((str(ROOT), str(ROOT / 'projects')))
@@ -187,7 +187,7 @@ def test_a_study_killed_before_its_first_result_has_planned(tmp_path, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(Pool, 'run', kill)
         with pytest.raises(KeyboardInterrupt):
-            ablate.main([str(path), '--work-dir', str(tmp_path / 'out')])
+            run_lm4ve('ablate', [str(path), '--work-dir', str(tmp_path / 'out')])
     study = GridStudy(
         load_grid(write_grid(tmp_path, GRID.replace("'one'", "'three'"))),
         Store(tmp_path / 'out/jobs'),
@@ -221,7 +221,12 @@ def test_a_failing_trial_stops_no_other(tmp_path, capsys):
     assert 'RuntimeError: the toy is broken' in Path(logs[0]).read_text()
     assert len(results(tmp_path / 'out')) == 2
     table = (tmp_path / 'out/toy/table.md').read_text()
-    assert '| broken | not run |' in table
+    assert '| broken | failed |' in table
+    assert "Failed: 2 training(s) of 'broken': " in out
+    shutil.rmtree(tmp_path / 'out/jobs')
+    (tmp_path / 'out/toy/table.md').unlink()
+    assert run(path, tmp_path / 'out', '--report-only') == 0
+    assert (tmp_path / 'out/toy/table.md').read_text() == table
     assert 'open: no scores' in table
 
     # A part of the grid; what failed is tried again.
@@ -306,7 +311,7 @@ def test_stopped_training_continues_to_an_undisturbed_ones_result(
     monkeypatch.setattr(ToyModel, 'train_step', stop)
     with pytest.raises(SystemExit) as end:
         run_tool(lambda: run_job(folder))
-    assert end.value.code == 138
+    assert end.value.code == 143
     assert (folder / 'run/iter_6.pth').exists()
     assert store.result(job) is None
     # The command clears the folder, but for the training.
@@ -333,35 +338,78 @@ def test_a_failing_job_of_a_task_of_slurm_stops_no_other(tmp_path, monkeypatch):
     assert [store.result(job) is None for job in jobs] == [True, False]
 
 
-#: A queue with a task, which does not answer at once, and is empty when the task is done.
+#: Stand-ins for Slurm's commands: the queue's tasks, or no answer, stand in a file.
 SQUEUE = """#!/bin/sh
-echo >> FOLDER/asked
-case $(wc -l < FOLDER/asked) in
-  1) echo 7_0;;
-  2) echo 'slurm_load_jobs error' >&2; exit 1;;
-  *) cp FOLDER/result.json RESULT;;
-esac
+if [ -e FOLDER/broken ]; then echo 'slurm_load_jobs error' >&2; exit 1; fi
+cat FOLDER/queue
+"""
+SBATCH = """#!/bin/sh
+echo >> FOLDER/submitted
+echo 7 > FOLDER/queue
+echo 'Submitted batch job 7'
 """
 
 
-def test_a_busy_slurm_is_asked_again(tmp_path, monkeypatch):
+@pytest.fixture
+def slurm_pool(tmp_path, monkeypatch):
+    """A pool of a Slurm whose queue is the file ``queue``, empty at first."""
     slurm = pytest.importorskip('lm4ve.study.slurm')
-    monkeypatch.setattr(slurm, 'INTERVAL', 0.01)
-    job = job_of(tmp_path)
-    pool = slurm.SlurmPool(Store(tmp_path / 'out'))
-    pool.store.prepare(job)
-    folder = pool.store.folder_of(job)
-    write_result(complete_result(), folder)
-    (folder / 'result.json').rename(tmp_path / 'result.json')
-    (folder / 'slurm.json').write_text('{"task": "7_0"}')
-    script = SQUEUE.replace('FOLDER', str(tmp_path))
-    path = tmp_path / 'squeue'
-    path.write_text(script.replace('RESULT', str(folder / 'result.json')))
-    path.chmod(0o755)
+    for name, text in (('squeue', SQUEUE), ('sbatch', SBATCH)):
+        (tmp_path / name).write_text(text.replace('FOLDER', str(tmp_path)))
+        (tmp_path / name).chmod(0o755)
+    # submitit looks for it.
+    (tmp_path / 'srun').touch(0o755)
+    (tmp_path / 'queue').touch()
     monkeypatch.setenv('PATH', str(tmp_path), prepend=os.pathsep)
-    progress = Progress({job.variant: 1.0}, {job.variant: 1}, 1)
-    assert pool.run([job], progress) == []
-    assert len((tmp_path / 'asked').read_text().splitlines()) == 3
+    return slurm.SlurmPool(Store(tmp_path / 'out'))
+
+
+def run_on(pool, job) -> list:
+    return pool.run([job], Progress({job.variant: 1.0}, {job.variant: 1}, 1))
+
+
+def submit_to(pool, job) -> None:
+    with pytest.raises(SystemExit) as end:
+        run_on(pool, job)
+    assert end.value.code == 0
+
+
+def count_submitted(folder) -> int:
+    return len((folder / 'submitted').read_text().splitlines())
+
+
+def test_command_submits_a_job_once_and_ends(tmp_path, slurm_pool, capsys):
+    job = job_of(tmp_path)
+    submit_to(slurm_pool, job)
+    submit_to(slurm_pool, job)
+    assert count_submitted(tmp_path) == 1
+    assert 'scancel 7' in capsys.readouterr().out
+    write_result(complete_result(), slurm_pool.store.folder_of(job))
+    (tmp_path / 'queue').write_text('')
+    assert run_on(slurm_pool, job) == []
+
+
+def test_slurm_that_does_not_answer_costs_no_job(tmp_path, slurm_pool):
+    job = job_of(tmp_path)
+    submit_to(slurm_pool, job)
+    (tmp_path / 'broken').touch()
+    with pytest.raises(UserError, match='slurm_load_jobs error. Its jobs go on'):
+        run_on(slurm_pool, job)
+    (tmp_path / 'broken').unlink()
+    submit_to(slurm_pool, job)
+    assert count_submitted(tmp_path) == 1
+
+
+def test_job_that_failed_on_slurm_is_told_of_and_then_submitted_again(
+    tmp_path, slurm_pool
+):
+    job = job_of(tmp_path)
+    submit_to(slurm_pool, job)
+    (tmp_path / 'queue').write_text('')
+    (failure,) = run_on(slurm_pool, job)
+    assert 'ended (Slurm job 7)' in failure.reason
+    submit_to(slurm_pool, job)
+    assert count_submitted(tmp_path) == 2
 
 
 def test_a_training_on_other_pixels_does_not_continue(tmp_path):

@@ -34,6 +34,7 @@ from lm4ve.study.plot import draw_study
 from lm4ve.study.report import claim_folder, write_report
 from lm4ve.study.tokens.features import Features
 from tests.helpers.pictures import break_tables
+from tests.helpers.tools import parse_try
 
 command = import_module('lm4ve.commands.try')  # a statement cannot name it
 TEST = 120
@@ -91,7 +92,7 @@ def make_study(
     """A study whose trainings gave these predictions."""
     pairs = [('frozen', name) for name in predicted if name != 'frozen']
     words = ['e', 'd', '--block', '/models/llama-7b', '--steps', '20']
-    settings = command.settings_of(command.parse_args(words))
+    settings = command.settings_of(parse_try(words))
     block = dict(checkpoint='/models/llama-7b', layers=(-1,))
     heads = {}
     for name in predicted:
@@ -185,7 +186,7 @@ def test_the_table_fits_a_terminal(columns, data, tmp_path, monkeypatch, capsys)
 def test_a_study_without_a_comparison_is_refused_first(variants):
     words = ['e', 'd', '--block', 'x', '--variants', *variants.split()]
     with pytest.raises(UserError, match="needs 'frozen', and one to compare it with"):
-        command.parse_args(words)
+        parse_try(words)
 
 
 @pytest.mark.parametrize('accuracy', [0.0, 0.02, 0.98, 1.0])

@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from filelock import FileLock
 from PIL import Image
 from sklearn.datasets import load_digits
 from transformers import LlamaConfig, LlamaModel
@@ -45,6 +44,7 @@ from lm4ve.study.report import OWNER, claim_folder
 from lm4ve.study.store import Store
 from lm4ve.study.tokens.features import Features
 from tests.helpers.processes import environment
+from tests.helpers.tools import parse_try, run_lm4ve
 
 command = import_module('lm4ve.commands.try')  # a statement cannot name it
 TOKENS, CHANNELS = 2, 4
@@ -119,7 +119,7 @@ def shape_of(features) -> TokenShape:
 
 def profile(features, words):
     """Profile the heads of the study that the words of a command line ask for."""
-    settings = command.settings_of(command.parse_args(words))
+    settings = command.settings_of(parse_try(words))
     settings = replace(settings, dtype='float32')
     return profile_heads(settings, shape_of(features))
 
@@ -137,7 +137,7 @@ def study(features, checkpoint, *words, monkeypatch):
         '--workers 0'
     )
     common = ['encoder', 'data', '--block', checkpoint, '--work-dir', str(out)]
-    command.main([*common, *flags.split(), *[str(word) for word in words]])
+    run_lm4ve('try', [*common, *flags.split(), *[str(word) for word in words]])
     return (out / 'sentence.txt').read_text(), (out / 'results.csv').read_bytes()
 
 
@@ -305,9 +305,8 @@ def test_a_job_that_no_study_has_is_refused(command, tmp_path, monkeypatch, caps
         'try': ['e', 'd', '--block', 'x', '--cache', str(tmp_path)],
         'ablate': ['grid.py', '--work-dir', str(tmp_path)],
     }
-    main = import_module(f'lm4ve.commands.{command}').main
     with pytest.raises(SystemExit) as end:
-        run_tool(lambda: main([*words[command], '--only', 'f00d']))
+        run_tool(lambda: run_lm4ve(command, [*words[command], '--only', 'f00d']))
     assert end.value.code == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line == "error: --only: there is no job 'f00d' here."
@@ -340,7 +339,7 @@ def test_a_block_of_several_layers_and_some_heads_is_compared(tmp_path, checkpoi
 @pytest.mark.parametrize('word', ['3-', '5-3', 'last', '1.0', '0-1-2'])
 def test_what_is_no_layer_is_refused(word, checkpoint, capsys):
     with pytest.raises(SystemExit):
-        command.parse_args(['e', 'd', '--block', checkpoint, '--layers', word])
+        parse_try(['e', 'd', '--block', checkpoint, '--layers', word])
     assert f"'{word}' is no layer" in capsys.readouterr().err
 
 
@@ -349,7 +348,7 @@ def test_two_runs_at_once_are_one_too_many(tmp_path, checkpoint, monkeypatch):
     lock = tmp_path / 'jobs/lock'
     lock.parent.mkdir()
     with (
-        FileLock(lock),
+        sole_use(lock),
         pytest.raises(UserError, match='Another run'),
     ):
         study(features, checkpoint, monkeypatch=monkeypatch)
@@ -374,14 +373,14 @@ def test_the_work_folder_is_looked_at_before_anything_is_computed(
     }
     for name, match in cases.items():
         with pytest.raises(UserError, match=match):
-            command.main([*words, '--work-dir', str(tmp_path / name)])
+            run_lm4ve('try', [*words, '--work-dir', str(tmp_path / name)])
     with pytest.raises(UserError, match='--cache.* cannot be written to'):
-        command.main([*words, '--cache', str(tmp_path / 'file')])
+        run_lm4ve('try', [*words, '--cache', str(tmp_path / 'file')])
     with (
         sole_use(tmp_path / 'used/.lock'),
         pytest.raises(UserError, match='Another run works'),
     ):
-        command.main([*words, '--work-dir', str(tmp_path / 'used')])
+        run_lm4ve('try', [*words, '--work-dir', str(tmp_path / 'used')])
     assert (tmp_path / 'grid/results.csv').read_text() == 'of a grid'
 
 
@@ -412,8 +411,8 @@ def test_a_folder_keeps_the_report_of_its_study(tmp_path):
 )
 def test_another_study_has_another_report(flags):
     words = ['e', 'd', '--block', 'x']
-    plain = command.parse_args(words)
-    other = command.parse_args([*words, *flags])
+    plain = parse_try(words)
+    other = parse_try([*words, *flags])
     assert command.default_name(plain) != command.default_name(other)
     assert command.identity_of(plain) != command.identity_of(other)
 
@@ -430,14 +429,14 @@ def test_the_flag_takes_every_family():
 
 def test_a_rate_that_is_named_twice_counts_once():
     words = 'e d --block x --rates 1e-3 1e-3 1e-2 1e-1'.split()
-    settings = command.settings_of(command.parse_args(words))
+    settings = command.settings_of(parse_try(words))
     assert settings.rates == [1e-3, 1e-2, 1e-1]
 
 
 def test_a_formal_block_that_no_variant_compares_is_refused():
     words = 'e d --block x --formal dyck --variants linear frozen'.split()
     with pytest.raises(UserError, match='--formal names a block'):
-        command.parse_args(words)
+        parse_try(words)
 
 
 def test_the_page_escapes_names(tmp_path, checkpoint, monkeypatch):
@@ -495,7 +494,7 @@ def test_a_job_runs_from_its_specification_alone(tmp_path, checkpoint):
     store = Store(tmp_path / 'jobs')
     store.prepare(job)
     words = ['e', 'd', '--block', checkpoint, '--cache', str(tmp_path.parent)]
-    command.main([*words, '--only', job.key])
+    run_lm4ve('try', [*words, '--only', job.key])
     result = store.result(job)
     labels = features.data.labels[features.data.splits['test']]
     assert result.metrics['accuracy'] == 100 * np.mean(result.predicted == labels)
@@ -600,7 +599,9 @@ def test_an_unknown_block_is_refused_before_anything_is_read(tmp_path, monkeypat
     monkeypatch.setattr(command, 'load_encoder', never)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match='no-such-model'):
-        command.main(['encoder', 'data', '--block', str(tmp_path / 'no-such-model')])
+        run_lm4ve(
+            'try', ['encoder', 'data', '--block', str(tmp_path / 'no-such-model')]
+        )
 
 
 def test_each_seed_draws_pictures_of_its_own_and_keeps_groups_whole(tmp_path):
@@ -652,7 +653,7 @@ def test_files_of_two_runs_are_no_study(tmp_path, checkpoint, monkeypatch):
             run(3)
     words = ['encoder', 'data', '--block', checkpoint, '--work-dir']
     with pytest.raises(UserError, match='has no study'):
-        command.main([*words, str(tmp_path / 'out'), '--report-only'])
+        run_lm4ve('try', [*words, str(tmp_path / 'out'), '--report-only'])
     assert run(3).splitlines()[-1].endswith(f'of 2 seeds, said: {first}')
 
 
@@ -669,6 +670,6 @@ def test_the_report_follows_from_its_own_files(tmp_path, checkpoint, monkeypatch
         if path.name not in stored:
             path.unlink()
     words = ['encoder', 'data', '--block', checkpoint, '--work-dir', str(out)]
-    command.main([*words, '--report-only'])
+    run_lm4ve('try', [*words, '--report-only'])
     for name in written.keys() - {'.study.json', '.lock', 'plan.json'}:
         assert (out / name).read_bytes() == written[name], name

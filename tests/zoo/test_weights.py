@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import lm4ve
-from lm4ve.commands import export, test
 from lm4ve.errors import CheckpointError
 from lm4ve.zoo import WEIGHTS, all_models, find_checkpoint
+from tests.helpers.tools import run_lm4ve
 
 pytest.importorskip('mmpretrain')
 
@@ -34,7 +34,9 @@ def test_weights_score_what_is_recorded(name, tmp_path):
     fields = fields and (*fields, f'data_root={tmp_path}/data')
     words = [f'test_dataloader.dataset.{field}' for field in fields]
     out = f'--out {tmp_path}/out.json --out-item metrics --work-dir {tmp_path}'.split()
-    test.main([name, 'pretrained', *out, '--cfg-options', 'log_level=INFO', *words])
+    run_lm4ve(
+        'test', [name, 'pretrained', *out, '--cfg-options', 'log_level=INFO', *words]
+    )
     found = json.loads((tmp_path / 'out.json').read_text())
     assert all(found[metric] >= share * value for metric, value in SCORES[name].items())
 
@@ -54,7 +56,9 @@ def test_apis_and_export_take_the_weights(tmp_path):
         sum(r['pred_label'] == d['gt_label'] for r, d in zip(found, data, strict=True))
         >= 7
     )
-    export.main([name, 'pretrained', '--format', 'safetensors', '--out', str(out)])
+    run_lm4ve(
+        'export', [name, 'pretrained', '--format', 'safetensors', '--out', str(out)]
+    )
     again = lm4ve.apis.get_model(name, pretrained=out).state_dict()
     assert all(torch.equal(v, again[k]) for k, v in state.items() if 'source' not in k)
 

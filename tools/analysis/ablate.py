@@ -3,8 +3,9 @@
 python tools/analysis/ablate.py GRID --work-dir work_dirs/ablations
 """
 
-from lm4ve.commands.ablate import main
-from lm4ve.runner.command_line import run_tool
+import sys
+
+from lm4ve.commands import main
 
 if __name__ == '__main__':
-    run_tool(main)
+    main(['ablate', *sys.argv[1:]])

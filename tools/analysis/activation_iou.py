@@ -15,15 +15,15 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from iou.drawing import Example, draw_examples, plot_thresholds
+from iou.mask_datasets import Items, batches, folder, imagenet_s, samples
+from iou.pseudo_masks import RULES, THRESHOLDS, Scores, maps_of
+from iou.report import Report, make_report, save_report, tables
 from mmengine.dataset import Compose
 from mmengine.registry import DATASETS
 from tqdm import tqdm
 
 from lm4ve.analysis.capture import analyse
-from lm4ve.analysis.iou.drawing import Example, draw_examples, plot_thresholds
-from lm4ve.analysis.iou.mask_datasets import Items, batches, folder, imagenet_s, samples
-from lm4ve.analysis.iou.pseudo_masks import RULES, THRESHOLDS, Scores, maps_of
-from lm4ve.analysis.iou.report import Report, make_report, save_report, tables
 from lm4ve.analysis.loading import UNTRAINED, collate, load_model
 from lm4ve.analysis.points import parse_points
 from lm4ve.draw.pictures import pixels_of

@@ -3,8 +3,9 @@
 python tools/analysis/cost.py CONFIG --base CONFIG --batch 32
 """
 
-from lm4ve.commands.cost import main
-from lm4ve.runner.command_line import run_tool
+import sys
+
+from lm4ve.commands import main
 
 if __name__ == '__main__':
-    run_tool(main)
+    main(['cost', *sys.argv[1:]])

@@ -260,7 +260,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                     local_rank=0,
                     no_pin_memory=False,
                 )
-                cfg = cli.finish_config(cli.load_config(given), given)
+                cfg = cli.final_config(given)
                 if seed is not None:
                     cfg.setdefault('randomness', {})['seed'] = seed
                 probes.append(probe(cfg, layer, args.samples, args.steps))

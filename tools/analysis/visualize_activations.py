@@ -3,8 +3,9 @@
 python tools/analysis/visualize_activations.py CONFIG CHECKPOINT --indices 0 1 2
 """
 
-from lm4ve.commands.visualize import main
-from lm4ve.runner.command_line import run_tool
+import sys
+
+from lm4ve.commands import main
 
 if __name__ == '__main__':
-    run_tool(main)
+    main(['visualize', *sys.argv[1:]])

@@ -9,6 +9,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_sizes import samples_of
+
 from lm4ve.cost import TrainingEstimate, estimate_training
 from lm4ve.runner.config import merge_options
 from lm4ve.study.trainings.grid import Grid, Variant
@@ -68,7 +70,8 @@ def estimate(grid: Grid, variant: Variant) -> TrainingEstimate:
     options = grid.options(variant, 'test', grid.seeds[0], None)
     cfg = fresh_config(variant.config)
     merge_options(cfg, options)
-    return estimate_training(cfg, 'a100')
+    samples = samples_of(cfg.train_dataloader.dataset)
+    return estimate_training(cfg, 'a100', samples=samples)
 
 
 def write_page(table: str) -> None:

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from data_sizes import samples_of
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
@@ -133,11 +134,16 @@ class Recipe:
                 measures[name] = _measure(parameter.detach().double())
         return measures
 
+    @property
+    def samples(self) -> int:
+        """How many entries the complete training data have."""
+        return samples_of(self.cfg.train_dataloader.dataset)
+
     @cached_property
     def rates(self) -> Rates:
         """The learning rates from the first step to the last, of the optimizer's own rate."""
         cfg = self.cfg
-        length = length_of_training(cfg)
+        length = length_of_training(cfg, samples=self.samples)
         epochs = cfg.train_cfg.get('max_epochs')
         steps_of_epoch = length.steps // epochs if epochs else length.steps
         return follow_rates(cfg, rate_of_optimizer(cfg), length.steps, steps_of_epoch)
@@ -288,8 +294,8 @@ def _one_or_range(values: list[float]) -> str:
 
 def steps_of_epoch(recipe: Recipe, gpus: str) -> int:
     """Return the steps of an epoch of the complete data on a number of GPUs."""
-    steps = length_of_training(recipe.cfg, int(gpus)).steps
-    return int(steps // recipe.cfg.train_cfg.max_epochs)
+    length = length_of_training(recipe.cfg, int(gpus), samples=recipe.samples)
+    return int(length.steps // recipe.cfg.train_cfg.max_epochs)
 
 
 def first_rate(recipe: Recipe, _: str) -> float:

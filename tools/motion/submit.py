@@ -5,6 +5,7 @@
         --cache data/argoverse1/test.cache
 """
 
+import argparse
 from pathlib import Path
 
 from mmengine.config import Config
@@ -47,18 +48,21 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('out', help='.h5 for Argoverse 1, .parquet for 2')
     parser.add_argument('--cache', help='of the test set; default: as configured')
     args = parser.parse_args(argv)
-    cfg = cli.load_config(args)
+    cfg = cli.final_config(args, set_flags, trains=False)
+    cli.build_runner(cfg).test()
+    print(f'written: {args.out}')
+
+
+def set_flags(cfg: Config, args: argparse.Namespace) -> None:
+    """Let a config test the checkpoint, and its metric write the submission."""
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     check_test_set(cfg, args.out)
-    # Only changes the config; the Runner below loads the checkpoint.
     cli.evaluate_checkpoint(
         cfg, args.checkpoint, args.allow_partial, args.strict_config
     )
     cfg.test_evaluator.submission = args.out
     if args.cache:
         cfg.test_dataloader.dataset.cache = args.cache
-    cli.build_runner(cli.finish_config(cfg, args, trains=False)).test()
-    print(f'written: {args.out}')
 
 
 if __name__ == '__main__':

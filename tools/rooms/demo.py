@@ -10,11 +10,10 @@ the answers, and the activations of the tokens of its objects and of the words.
 import argparse
 from pathlib import Path
 
-from lm4ve.analysis import analyse
+from PIL import Image
+
+from lm4ve.analysis.drawing import draw_batch
 from lm4ve.analysis.loading import collate, samples_of_files
-from lm4ve.analysis.samples import samples_of
-from lm4ve.analysis.sheets import draw_sheet
-from lm4ve.draw.figures import save_figure
 from lm4ve.runner.cfg_options import OptionsAction
 from lm4ve.runner.command_line import build_parser, read_config, run_tool
 from lm4ve.runner.flags import EVALUATE
@@ -53,12 +52,16 @@ def main(argv: list[str] | None = None) -> None:
     print(f'pictures: {folder}')
     if args.no_sheet:
         return
-    analysis = analyse(inferencer.model, collate(cfg, [sample.data]))
-    (drawn,) = samples_of(
-        analysis, inferencer.model, [sample.name], tested_evaluator(cfg), heads=3
+    (sheet,) = draw_batch(
+        inferencer.model,
+        collate(cfg, [sample.data]),
+        [sample.name],
+        f'{name}, {args.checkpoint}',
+        heads=3,
+        evaluator=tested_evaluator(cfg),
     )
     path = folder / f'{sample.name}_activations.png'
-    save_figure(draw_sheet(drawn, f'{name}, {args.checkpoint}'), path)
+    Image.fromarray(sheet.image).save(path)
     print(f'activations: {path}')
 
 

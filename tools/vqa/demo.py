@@ -13,11 +13,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from lm4ve.analysis import analyse
+from PIL import Image
+
+from lm4ve.analysis.drawing import draw_batch
 from lm4ve.analysis.loading import NamedSample, collate, samples_of_files
-from lm4ve.analysis.samples import samples_of
-from lm4ve.analysis.sheets import draw_sheet
-from lm4ve.draw.figures import save_figure
 from lm4ve.runner.cfg_options import OptionsAction
 from lm4ve.runner.command_line import build_parser, read_config, run_tool
 from lm4ve.runner.flags import EVALUATE
@@ -127,12 +126,16 @@ def write_sheet(
     model: Any, cfg: Any, sample: NamedSample, title: str, folder: Path
 ) -> None:
     """Draw the activations of the image's tokens and of the words."""
-    analysis = analyse(model, collate(cfg, [sample.data]))
-    (drawn,) = samples_of(
-        analysis, model, [sample.name], tested_evaluator(cfg), heads=3
+    (sheet,) = draw_batch(
+        model,
+        collate(cfg, [sample.data]),
+        [sample.name],
+        title,
+        heads=3,
+        evaluator=tested_evaluator(cfg),
     )
     path = folder / f'{sample.name}_activations.png'
-    save_figure(draw_sheet(drawn, title), path)
+    Image.fromarray(sheet.image).save(path)
     print(f'activations: {path}')
 
 

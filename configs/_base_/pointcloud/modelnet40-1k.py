@@ -2,8 +2,7 @@
 train_pipeline = [
     dict(type='lm4ve.NormalizeToUnitSphere'),
     # As released: other farthest points in each epoch. Tests take the stored order.
-    dict(type='lm4ve.ShufflePoints'),
-    dict(type='lm4ve.SamplePoints', num=1200, method='fps', fill=False),
+    dict(type='lm4ve.SamplePoints', num=1200, method='fps', start='random', fill=False),
     dict(type='lm4ve.SamplePoints', num=1024, method='random'),
     dict(type='lm4ve.RandomScaleTranslate', scale=(2 / 3, 3 / 2), shift=0.2),
     dict(type='lm4ve.PackPointCloud'),
@@ -46,5 +45,5 @@ tta_model = dict(type='lm4ve.PointCloudVote')
 tta_pipeline = [
     dict(type='lm4ve.NormalizeToUnitSphere'),
     dict(type='lm4ve.SamplePoints', num=1200, method='first', fill=False),
-    dict(type='lm4ve.RepeatDraws', num=10, transforms=train_pipeline[3:]),
+    dict(type='lm4ve.RepeatDraws', num=10, transforms=train_pipeline[2:]),
 ]

@@ -2,8 +2,8 @@
 _base_ = './modelnet40-1k.py'
 
 train_pipeline = _base_.train_pipeline
-train_pipeline[2]['num'] = 4800
-train_pipeline[3]['num'] = 4096
+train_pipeline[1]['num'] = 4800
+train_pipeline[2]['num'] = 4096
 test_pipeline = _base_.test_pipeline
 test_pipeline[1]['num'] = 4096
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
@@ -12,5 +12,5 @@ test_dataloader = val_dataloader
 tta_pipeline = [
     dict(type='lm4ve.NormalizeToUnitSphere'),
     dict(type='lm4ve.SamplePoints', num=4800, method='first', fill=False),
-    dict(type='lm4ve.RepeatDraws', num=10, transforms=train_pipeline[3:]),
+    dict(type='lm4ve.RepeatDraws', num=10, transforms=train_pipeline[2:]),
 ]

@@ -2,8 +2,7 @@
 train_pipeline = [
     # As released: other farthest points in each epoch, so that training sees nearly all
     # points of a file. Tests take those from the file's first point on.
-    dict(type='lm4ve.ShufflePoints'),
-    dict(type='lm4ve.SamplePoints', num=1200, method='fps', fill=False),
+    dict(type='lm4ve.SamplePoints', num=1200, method='fps', start='random', fill=False),
     dict(type='lm4ve.SamplePoints', num=1024, method='random'),
     dict(type='lm4ve.RandomScaleTranslate', scale=(2 / 3, 3 / 2), shift=0.2),
     dict(type='lm4ve.PackPointCloud'),
@@ -46,5 +45,5 @@ test_evaluator = val_evaluator
 tta_model = dict(type='lm4ve.PointCloudVote')
 tta_pipeline = [
     dict(type='lm4ve.SamplePoints', num=1200, method='fps', fill=False),
-    dict(type='lm4ve.RepeatDraws', num=10, transforms=train_pipeline[2:]),
+    dict(type='lm4ve.RepeatDraws', num=10, transforms=train_pipeline[1:]),
 ]

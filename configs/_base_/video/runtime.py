@@ -6,7 +6,6 @@ default_hooks = dict(
     runtime_info=dict(type='RuntimeInfoHook'),
     logger=dict(ignore_last=False),
     checkpoint=dict(interval=1, save_best='auto'),
-    sync_buffers=dict(type='SyncBuffersHook'),
 )
 log_processor = dict(type='LogProcessor', window_size=20, by_epoch=True)
 visualizer = dict(type='ActionVisualizer')

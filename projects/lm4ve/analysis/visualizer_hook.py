@@ -18,7 +18,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from lm4ve.analysis.capture import analyse, unwrapped
+from lm4ve.analysis.capture import unwrapped
 from lm4ve.analysis.measures import MEASURES
 from lm4ve.analysis.points import resolve_points
 from lm4ve.errors import UserError, check
@@ -175,29 +175,27 @@ class ActivationVisHook(Hook):
             batch (dict): The samples.
             names (Sequence[str]): Their names.
         """
-        from lm4ve.analysis.samples import samples_of
-        from lm4ve.analysis.sheets import draw_sheet
-        from lm4ve.draw.figures import to_image
+        from lm4ve.analysis.drawing import draw_batch
 
         classes = None
         if runner.visualizer.dataset_meta:
             classes = runner.visualizer.dataset_meta.get('classes')
         with _restored_generators():
-            analysis = analyse(model, batch, self.points, self.attention)
-            samples = samples_of(
-                analysis,
+            sheets = draw_batch(
                 model,
+                batch,
                 names,
-                runner.cfg.get(f'{mode}_evaluator'),
+                note=f'{runner.experiment_name}, {mode}, iteration {runner.iter}',
+                points=self.points,
                 measures=self.measures,
-                classes=classes,
+                attention=self.attention,
                 heads=self.heads,
+                evaluator=runner.cfg.get(f'{mode}_evaluator'),
+                classes=classes,
             )
-        note = f'{runner.experiment_name}, {mode}, iteration {runner.iter}'
-        for sample in samples:
-            image = to_image(draw_sheet(sample, note))
-            name = f'{mode}_activations_{sample.name}'
-            runner.visualizer.add_image(name, image, step=runner.iter)
+        for sheet in sheets:
+            name = f'{mode}_activations_{sheet.sample.name}'
+            runner.visualizer.add_image(name, sheet.image, step=runner.iter)
 
 
 def _is_sharded(model: nn.Module) -> bool:

@@ -79,7 +79,7 @@ def refuse_samples(x: Tensor, is_refused: Tensor, reason: str) -> Tensor:
 
     On a GPU, a training step would have to wait for the answer, and compiled code
     cannot ask. There the tokens of a refused sample become NaN, and with them the loss,
-    by which ``lm4ve.FiniteLossHook`` stops the training. In evaluation an error is
+    by which ``lm4ve.EndingHook`` stops the training. In evaluation an error is
     raised on every device, since the largest of scores that are NaN would be a class.
 
     Args:

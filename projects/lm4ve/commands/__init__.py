@@ -6,15 +6,17 @@ A wheel installs it, so that it runs without a clone of the repository:
 Importing it sets ``GOMP_SPINCOUNT``, so a program that trains imports it before torch.
 """
 
+import argparse
 import contextlib
 import functools
 import gc
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 
-from lm4ve.errors import did_you_mean
+from lm4ve.errors import UserError, did_you_mean
+from lm4ve.runner.exit_codes import USERS_MISTAKE
 from lm4ve.runner.pipes import exit_when_output_is_closed
 from lm4ve.version import __version__
 
@@ -24,7 +26,8 @@ from lm4ve.version import __version__
 # loop a thread sleeps. The library reads the variable when torch loads it.
 os.environ.setdefault('GOMP_SPINCOUNT', '1000')
 
-#: Name of a command -> what it does. Each is a module of this folder with a ``main``.
+#: Name of a command -> what it does. Each is a module of this folder with a function ``run``,
+#: which takes the parsed flags.
 COMMANDS = {
     'try': 'ask whether a block helps your encoder on your data',
     'list': 'list the models whose configs come with lm4ve',
@@ -38,34 +41,60 @@ COMMANDS = {
 }
 
 
-def main() -> None:
-    """Run the command that the first word of the command line names.
+def main(words: Sequence[str] | None = None) -> None:
+    """Run the command that the first word of a command line names.
 
-    The process exits with 2 if there is no such command or a flag is wrong, and with
-    141, as other tools, when nobody reads its output any more.
+    The flags are parsed once, before torch is imported, which takes seconds. What runs then
+    is guarded once, by :func:`lm4ve.runner.error_boundary.run_tool`. What prints without
+    torch ends silently where nobody reads it any more.
+
+    Args:
+        words (Sequence[str], optional): The command line; default: the process's.
+
+    Raises:
+        SystemExit: With 2 if there is no such command or a flag is wrong; else as
+            ``run_tool`` says.
     """
-    with exit_when_output_is_closed():
-        _run_command()
+    if words is None:
+        words = sys.argv[1:]
+    name = words[0] if words else '--help'
+    with exit_when_output_is_closed(), _exit_for_mistakes():
+        if name not in COMMANDS:
+            _answer(name)
+            return
+        sys.argv = [f'lm4ve {name}', *words[1:]]
+        args = parse(name, words[1:])
+        if name == 'list':
+            import_module('lm4ve.commands.list').run(args)
+            return
+    run = _import_command(name)
+    from lm4ve.runner.error_boundary import run_tool
+
+    run_tool(functools.partial(run, args))
 
 
-def _run_command() -> None:
-    """Run the command of ``sys.argv``, or print the help or the version."""
-    name = '--help'
-    if len(sys.argv) > 1:
-        name = sys.argv[1]
-    if name == '--version':
+@contextlib.contextmanager
+def _exit_for_mistakes() -> Iterator[None]:
+    """Exit with 2 for a mistake of the user, which is printed in a line."""
+    try:
+        yield
+    except UserError as e:
+        print(f'error: {e}', file=sys.stderr)
+        sys.exit(USERS_MISTAKE)
+
+
+def _answer(word: str) -> None:
+    """Print the version or the help; any other word is no command.
+
+    Raises:
+        UserError: It is another word.
+    """
+    if word == '--version':
         print(__version__)
-    elif name in ('-h', '--help'):
+    elif word in ('-h', '--help'):
         _print_help()
-    elif name not in COMMANDS:
-        advice = did_you_mean(name, COMMANDS)
-        print(f"error: no command '{name}'.{advice}", file=sys.stderr)
-        sys.exit(2)
     else:
-        sys.argv = [f'lm4ve {name}', *sys.argv[2:]]
-        _check_flags(name)
-        run = _import_command(name)
-        run()
+        raise UserError(f"no command '{word}'.{did_you_mean(word, COMMANDS)}")
 
 
 def _print_help() -> None:
@@ -76,36 +105,39 @@ def _print_help() -> None:
     print(f"\n'lm4ve COMMAND --help' lists the arguments. This is lm4ve {__version__}.")
 
 
-def _check_flags(name: str) -> None:
-    """Exit for a mistake in a command's flags before torch is imported, which takes seconds.
+def parse(name: str, words: Sequence[str]) -> argparse.Namespace:
+    """Parse the flags of a command; argparse exits for a mistake in them.
 
-    argparse exits by itself. Any other error is left to the command, which parses its
-    flags again and reports the error in a line.
+    A config may register a task, and ``visualize`` then has the flags of that task. So it
+    gets the words with flags that are not known yet, in ``words_to_parse``.
+
+    Args:
+        name (str): The command.
+        words (Sequence[str]): Those that follow it.
+
+    Raises:
+        UserError: A word of ``--cfg-options`` cannot be read.
     """
-    from lm4ve.commands.flags import FLAGS, parser_of
+    from lm4ve.commands.flags import parser_of
 
-    if name not in FLAGS:
-        return
-    with contextlib.suppress(Exception):
-        _, unknown = parser_of(name).parse_known_args()
-        # A config may register a task, and `visualize` then has the flags of that task.
-        if unknown and name != 'visualize':
-            parser_of(name).parse_args()
+    parser = parser_of(name)
+    if name != 'visualize':
+        return parser.parse_args(words)
+    args, unknown = parser.parse_known_args(words)
+    args.words_to_parse = words if unknown else None
+    return args
 
 
-def _import_command(name: str) -> Callable[[], None]:
-    """Import a command's module; return its ``main``, wrapped to report errors in a line.
+def _import_command(name: str) -> Callable[[argparse.Namespace], None]:
+    """Import a command's module, and return its ``run``.
 
     The process exits if a library of the system is missing that an import needs.
     """
     # Imports leave no garbage, and looking for some takes a third of their time.
     gc.disable()
     try:
-        run: Callable[[], None] = import_module(f'lm4ve.commands.{name}').main
-        if name != 'list':
-            from lm4ve.runner.command_line import run_tool
-
-            run = functools.partial(run_tool, run)
+        run: Callable[[argparse.Namespace], None]
+        run = import_module(f'lm4ve.commands.{name}').run
     except ImportError as e:
         is_system_library = str(e).startswith('lib')  # such as libGL.so.1
         if not is_system_library:

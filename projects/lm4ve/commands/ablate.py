@@ -10,11 +10,9 @@ import argparse
 import dataclasses
 import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from lm4ve.commands.engine import build_pool, run_only, say_after_stop
-from lm4ve.commands.flags import parser_of
 from lm4ve.errors import check
 from lm4ve.files import write_text
 from lm4ve.runner.rich_console import Console
@@ -34,6 +32,7 @@ from lm4ve.study.trainings.stored import (
     write_grid_study,
 )
 from lm4ve.study.trainings.study import GridStudy
+from lm4ve.study.trainings.trial import try_variants
 
 #: Below the work folder, that of the jobs' results, which grids share.
 JOBS = 'jobs'
@@ -63,7 +62,11 @@ def print_list(study: GridStudy, console: Console) -> None:
     """Print the jobs, whether each is done, and how many wait for tuned values."""
     tests = study.tests()
     for job in [*study.tuning(), *study.draws(), *tests]:
-        state = 'done' if study.store.result(job) else 'to do'
+        state = 'to do'
+        if study.store.result(job) is not None:
+            state = 'done'
+        elif study.store.failure(job) is not None:
+            state = 'failed'
         console.print(f'{job.key}  {state:6} {job}', highlight=False, soft_wrap=True)
     waiting = len(study.grid.variants) * len(study.grid.seeds) - len(tests)
     if waiting:
@@ -90,9 +93,8 @@ def write_rule(grid: Grid, out: Path) -> str:
     return rule
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def run(args: argparse.Namespace) -> None:
     """Run the trainings that are missing, and report those that are finished."""
-    args = parser_of('ablate').parse_args(argv)
     check('--workers', args.workers, least=1)
     if args.only:
         run_only(args, [args.work_dir / JOBS])
@@ -116,6 +118,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     say_after_stop(args.work_dir)
     with store.lock('--work-dir'):
         rule = write_rule(whole, out)
+        try_variants(part)
         pool = build_pool(store, args, modules_of(part.grid), processes)
         failures = part.run(pool)
         command = shlex.join(['lm4ve', 'ablate', *sys.argv[1:]])

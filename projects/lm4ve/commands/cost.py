@@ -4,30 +4,26 @@
     lm4ve cost CONFIG --base CONFIG --batch 32    # and the ratio of operations to another config
     lm4ve cost CONFIG --gpus 8 64 512             # and the bytes that each GPU sends in a step
     lm4ve cost CONFIG --device a100 --gpus 4      # and an estimate of seconds and GPU hours
-    lm4ve cost CONFIG --device cpu --measure      # and beside it what steps take on a core
 
 docs/guides/cost.md describes how it counts and what it assumes.
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from mmengine.config import Config
 
-from lm4ve.commands.flags import parser_of
-from lm4ve.cost import DEVICES, TrainingEstimate, device_of, estimate_training
-from lm4ve.cost.measure import measure_step
-from lm4ve.cost.samples import Length
+from lm4ve.cost import GPUS, TrainingEstimate, estimate_training
+from lm4ve.cost.length import Length
 from lm4ve.cost.step import StepCost, cost_of_step
 from lm4ve.errors import check, require
 from lm4ve.runner.config import read_checked_config
 from lm4ve.runner.tables import print_table
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def run(args: argparse.Namespace) -> None:
     """Count a training step of the config, print the counts, and compare them with the base."""
-    args = parser_of('cost').parse_args(argv)
     gpus = args.gpus or []
     if args.batch is not None:
         check('--batch', args.batch, least=1)
@@ -35,12 +31,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         check('--gpus', count, least=1)
     check_device(args)
     cfg = read_checked_config(args.config, args.cfg_options)
-    on_cpu = args.device == 'cpu'
-    cost = cost_of_step(cfg, args.batch, on_cpu)
+    cost = cost_of_step(cfg, args.batch)
     print_cost(cost, args.config)
     if args.base is not None:
         batch = cost.batch if args.batch is None else args.batch
-        base = cost_of_step(read_checked_config(args.base), batch, on_cpu)
+        base = cost_of_step(read_checked_config(args.base), batch)
         print(f'operations relative to the base: {cost.macs / base.macs:.3f}')
     for count in gpus:
         sent = []
@@ -58,16 +53,9 @@ def check_device(args: argparse.Namespace) -> None:
         UserError: It names the flag.
     """
     if args.device is not None:
-        check('--device', args.device, choices=DEVICES)
+        check('--device', args.device, choices=GPUS)
     if args.samples is not None:
         require(args.device is not None, '--samples needs --device.')
-    if args.measure:
-        require(args.device == 'cpu', '--measure needs --device cpu.')
-    if args.device == 'cpu':
-        require(
-            args.gpus in (None, [1]),
-            '--gpus does not apply to --device cpu, which is one core.',
-        )
 
 
 def print_cost(cost: StepCost, config: str) -> None:
@@ -116,14 +104,14 @@ def print_memory(memory: Mapping[str, int]) -> None:
 
 
 def print_estimates(cfg: Config, cost: StepCost, args: argparse.Namespace) -> None:
-    """Print estimated seconds of a step and hours of the training on a device.
+    """Print estimated seconds of a step and hours of the training on a GPU.
 
     Args:
         cfg (Config): The config.
         cost (StepCost): The counts of its step.
         args (argparse.Namespace): The flags.
     """
-    device = device_of(args.device)
+    device = GPUS[args.device]
     rows = []
     for gpus in args.gpus or [1]:
         estimate = estimate_training(
@@ -132,24 +120,20 @@ def print_estimates(cfg: Config, cost: StepCost, args: argparse.Namespace) -> No
         rows.append(_row_of(estimate))
     caption = _describe_length(estimate.length)
     print_table(f'Estimate, not measured, on {device.title}', rows, caption)
-    if args.measure:
-        measured = measure_step(cfg, args.batch)
-        ratio = estimate.step_seconds / measured
-        print(f'a step measured: {measured:.4f} s; the estimate is {ratio:.2f} of it')
 
 
 def _describe_length(length: Length) -> str:
     """Return where the number of steps is from, as text."""
     if length.samples is None:
         return 'steps: max_iters of the config'
-    return f'steps: an epoch has {length.samples:,} samples ({length.source})'
+    return f'steps: an epoch has {length.samples:,} samples'
 
 
 def _row_of(estimate: TrainingEstimate) -> dict[str, str]:
     """Return an estimate as a row of the table."""
     fits = 'yes' if estimate.fits else 'no'
     return {
-        'devices': str(estimate.gpus),
+        'GPUs': str(estimate.gpus),
         'forward [s]': f'{estimate.step.forward:.4f}',
         'backward [s]': f'{estimate.step.backward:.4f}',
         'update [s]': f'{estimate.step.update:.4f}',
@@ -158,7 +142,7 @@ def _row_of(estimate: TrainingEstimate) -> dict[str, str]:
         'step without overlap [s]': f'{estimate.step.one_after_the_other:.4f}',
         'steps': f'{estimate.length.steps:,}',
         'hours': f'{estimate.hours:,.1f}',
-        'device hours': f'{estimate.gpu_hours:,.1f}',
+        'GPU hours': f'{estimate.gpu_hours:,.1f}',
         'GB of each': f'{estimate.peak / 1e9:.1f}',
         'fits': fits,
     }

@@ -7,18 +7,16 @@ The file is read back and compared with the model at other batch sizes; it is ke
 they agree. docs/guides/deployment.md lists the inputs and outputs of each task.
 """
 
-from collections.abc import Sequence
+import argparse
 from pathlib import Path
 
-from lm4ve.commands.flags import parser_of
 from lm4ve.errors import UserError
 from lm4ve.release.exporting import FORMATS, check_packages, export_model
 from lm4ve.runner.config import read_checked_config
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def run(args: argparse.Namespace) -> None:
     """Export a model and print what the file takes and gives."""
-    args = parser_of('export').parse_args(argv)
     if args.with_block and args.format != 'safetensors':
         raise UserError(
             f'--with-block is for safetensors; {args.format} holds the block.'

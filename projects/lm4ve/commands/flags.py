@@ -274,14 +274,10 @@ FLAGS: dict[str, Flags] = {
             type=int, nargs='+', help='also the bytes that so many GPUs send in a step'
         ),
         '--device': dict(
-            metavar='a100|h100|4090|cpu', help='estimate seconds and hours on it'
+            metavar='a100|h100|4090', help='estimate seconds and hours on it'
         ),
         '--samples': dict(
             type=at_least(1), help='entries of the training data, for the hours'
-        ),
-        '--measure': dict(
-            _YES,
-            help='with --device cpu: also train some steps on one core, and compare',
         ),
     },
     'export': {

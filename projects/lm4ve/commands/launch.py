@@ -6,49 +6,46 @@
 the environment: NNODES, NODE_RANK, MASTER_ADDR, PORT; or, for torchrun's c10d
 rendezvous, RDZV_ENDPOINT in place of the last two, where NODE_RANK may be left out.
 MAX_RESTARTS is how often the processes of a training are started again when one of them
-dies. An error is printed once, not by every process, and the first one first. A process
-that a signal kills, such as SIGKILL where memory runs out, is named. SIGTERM, SIGUSR1
-and SIGUSR2 are passed on to all processes, which save and end.
+dies. SIGTERM, SIGUSR1 and SIGUSR2 are passed on to all processes, which save and end
+within SAVE_SECONDS.
+
+The launcher is torchrun's; this module turns its end into the exit codes of
+:mod:`lm4ve.runner.exit_codes`. One class of torchrun's interior is left, :class:`Agent`:
+plain torchrun starts processes again after any exit code, also after a mistake of the
+user's and after an orderly stop, and gives nobody the codes before it ends the other
+processes, so that a killed one could not be told from those that torchrun killed.
 """
 
-import contextlib
 import logging
 import os
 import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from torch.distributed import run as torchrun
 from torch.distributed.elastic.agent.server import local_elastic_agent
-from torch.distributed.elastic.multiprocessing.api import (
-    SignalException,
-    _terminate_process_handler,
-)
+from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.rendezvous.api import RendezvousError
 from torch.distributed.launcher import api
 
 from lm4ve.commands.killed import Killed
 from lm4ve.commands.train import require_for_processes
-from lm4ve.runner.command_line import ERRORS, STOP_FILE, TRACEBACK, report, run_tool
-from lm4ve.runner.stopping import STOP_SIGNALS
+from lm4ve.runner.command_line import ERRORS, STOP_FILE, TRACEBACK, run_tool
+from lm4ve.runner.ending.signals import INTERRUPTED, STOP_SIGNALS
+from lm4ve.runner.exit_codes import STOPPED, TRY_AGAIN, USERS_MISTAKE
 
 #: Seconds that machines wait for the last one, at the start and after a restart.
-_WAIT = 900
-#: Seconds in which processes may end by themselves after one of them was killed.
-_PATIENCE = 5
-#: What a process exits with after an error that the user must mend.
-_USER_ERROR = 2
-#: What a process exits with after such an error, or a signal that asks it to stop: a new
-#: start is of no use.
-_FINAL = (_USER_ERROR, *(128 + number for number in STOP_SIGNALS))
-#: Signals at which all processes save and end. Ctrl-C reaches them from the terminal.
-_PASSED_ON = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-#: What a process exits with after SIGTERM, which torchrun sends to all once one has failed.
-_TERMINATED = 128 + signal.SIGTERM
+_MEET_SECONDS = '900'
+#: Seconds that processes have to save and end once a signal came.
+_SAVE_SECONDS = '600'
+#: Exit codes after which a new start is of no use.
+_FINAL = (USERS_MISTAKE, STOPPED)
 #: What the errors of gloo, of the store and of nccl say where another process has ended.
 _LOST_CONNECTION = (
     'gloo/transport/tcp/pair.cc',
@@ -74,6 +71,7 @@ def rendezvous(env: Mapping[str, str]) -> list[str]:
     rank = env.get('NODE_RANK')
     host = env.get('MASTER_ADDR', '127.0.0.1')
     port = env.get('PORT') or _PORT
+    wait = env.get('MEET_SECONDS', _MEET_SECONDS)
     ranks_are_fixed = 'RDZV_ENDPOINT' not in env and restarts == '0'
     if ranks_are_fixed:
         flags: dict[str, Any] = dict(
@@ -81,10 +79,11 @@ def rendezvous(env: Mapping[str, str]) -> list[str]:
             node_rank=rank or 0,
             master_addr=host,
             master_port=port,
+            rdzv_conf=f'timeout={wait}',
         )
     else:
         endpoint = env.get('RDZV_ENDPOINT', f'{host}:{port}')
-        settings = f'join_timeout={_WAIT},read_timeout={_WAIT}'
+        settings = f'join_timeout={wait},read_timeout={wait}'
         # The host of the rendezvous is the machine of rank 0, which is the default. Of
         # several machines that meet at an endpoint without ranks, torchrun finds out
         # which one the endpoint is on.
@@ -119,130 +118,103 @@ def _address_towards(host: str) -> str:
         return str(s.getsockname()[0])
 
 
-class Agent(local_elastic_agent.LocalElasticAgent):
-    """torchrun's agent, which names killed processes and lets all save before they end.
+def signal_flags(env: Mapping[str, str]) -> list[str]:
+    """Return the flags of torchrun by which it passes signals on and waits for the end.
 
-    It does not start again after an error that the user must mend, nor after a signal
-    that asked for the end.
+    Older ones than that of PyTorch 2.13 lack a flag: they kill what has not ended after
+    30 seconds, which is said once.
     """
+    known = torchrun.get_args_parser().format_help()
+    if '--shutdown-timeout' not in known:
+        print(
+            f'torchrun of PyTorch {torch.__version__} leaves processes 30 s to save at a '
+            'signal. Fix for longer ones: PyTorch 2.13.',
+            file=sys.stderr,
+        )
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, _raise_signal)
+        return []
+    names = ','.join(number.name for number in STOP_SIGNALS)
+    seconds = env.get('SAVE_SECONDS', _SAVE_SECONDS)
+    return [f'--signals-to-handle={names}', f'--shutdown-timeout={seconds}']
 
-    #: The processes that were killed last. torchrun builds the agent, and gives it to
-    #: nobody.
-    killed: ClassVar[list[Killed]] = []
-    #: Whether a signal was passed on, so that processes end because of it.
-    is_stopping = False
 
-    def _start_workers(self, group: Any) -> Any:
-        """Start the processes, and pass signals on to them from then on."""
-        pids = super()._start_workers(group)
-        for number in _PASSED_ON:
-            signal.signal(number, self._pass_on)
-        return pids
+def _raise_signal(number: int, frame: object) -> None:
+    """Handle a signal as torchrun handles SIGTERM, at which it ends all processes."""
+    raise SignalException(f'signal {number}', sigval=signal.Signals(number))
 
-    def _pass_on(self, number: int, frame: object) -> None:
-        """Handle a signal: send it to all processes, which save a checkpoint and end.
 
-        torchrun itself would kill those that need more than half a minute for it. It
-        handles a second signal.
-        """
-        self.is_stopping = True
-        for again in _PASSED_ON:
-            signal.signal(again, _terminate_process_handler)
-        for worker in self._worker_group.workers:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(worker.id, number)
+class Agent(local_elastic_agent.LocalElasticAgent):
+    """torchrun's agent, which reports why processes ended and starts only some again."""
+
+    #: What the command exits with. torchrun builds the agent, and gives it to nobody.
+    exit_code: ClassVar[int] = TRY_AGAIN
 
     def _monitor_workers(self, group: Any) -> Any:
-        """Look after the processes as torchrun does, and print which were killed."""
-        # Looked for first: torchrun kills the others when one has failed.
-        killed = find_killed(group.workers)
-        codes = find_exit_codes(group.workers)
-        if killed:
-            # Those that wait for the dead one hear no other signal than SIGKILL.
-            self._shutdown(signal.SIGTERM, _PATIENCE)
+        """Look after the processes as torchrun does; report an end, and decide on a new start."""
+        # Looked for first: torchrun ends the others when one has failed.
+        ended = find_ended(group.workers)
         result = super()._monitor_workers(group)
         if not result.is_failed():
             return result
-        for failure in result.failures.values():
-            # Those that ended since may have done so because of the SIGTERM sent here.
-            if failure.exitcode != _TERMINATED:
-                codes.append(failure.exitcode)
-        if self.is_stopping or any(code in _FINAL for code in codes):
+        if not ended:
+            # The first one ended since.
+            ended = {rank: each.exitcode for rank, each in result.failures.items()}
+        Agent.exit_code = exit_code_of(ended.values())
+        if Agent.exit_code in _FINAL:
             self._remaining_restarts = 0
-        if not self.is_stopping:
-            Agent.killed = killed
-            for process in killed:
-                print(f'\nerror: {process}', file=sys.stderr)
+        pids = {worker.global_rank: worker.id for worker in group.workers}
+        killed = [
+            Killed(rank, pids[rank], -code)
+            for rank, code in ended.items()
+            if code < 0 and Agent.exit_code == TRY_AGAIN
+        ]
+        for process in killed:
+            print(f'\nerror: {process}', file=sys.stderr)
+        report_errors(Path(os.environ[ERRORS]), bool(killed))
         return result
 
 
-def find_killed(workers: Iterable[Any]) -> list[Killed]:
-    """Return those of torchrun's workers that a signal has ended, and that nobody waited for.
+def find_ended(workers: Iterable[Any]) -> dict[int, int]:
+    """Return how those of torchrun's workers have ended that nobody waited for.
 
     Args:
         workers (Iterable[Worker]): Children of this process. Each stays one: its status
             is left for torchrun to read.
+
+    Returns:
+        dict[int, int]: Global rank -> its exit code, or minus the signal that killed it.
     """
-    killed = []
+    options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    codes = {}
     for worker in workers:
-        ended = _look_at(worker)
-        if ended is not None and ended.si_code in (os.CLD_KILLED, os.CLD_DUMPED):
-            killed.append(Killed(worker.global_rank, worker.id, ended.si_status))
-    return killed
-
-
-def find_exit_codes(workers: Iterable[Any]) -> list[int]:
-    """Return the exit codes of torchrun's workers that ended by themselves, as yet unwaited for.
-
-    Args:
-        workers (Iterable[Worker]): See :func:`find_killed`.
-    """
-    codes = []
-    for worker in workers:
-        ended = _look_at(worker)
-        if ended is not None and ended.si_code == os.CLD_EXITED:
-            codes.append(ended.si_status)
+        try:
+            ended = os.waitid(os.P_PID, worker.id, options)
+        except ChildProcessError:
+            continue
+        if ended is None:
+            continue
+        is_own = ended.si_code == os.CLD_EXITED
+        codes[worker.global_rank] = ended.si_status if is_own else -ended.si_status
     return codes
 
 
-def _look_at(worker: Any) -> Any:
-    """Return how a child of this process has ended, and leave its status to be read again.
-
-    Returns:
-        waitid_result | None: None if it runs, or if its status was read already.
-    """
-    options = os.WEXITED | os.WNOHANG | os.WNOWAIT
-    try:
-        return os.waitid(os.P_PID, worker.id, options)
-    except ChildProcessError:
-        return None
-
-
-def exit_code_of(codes: Sequence[int], killed: Sequence[Killed]) -> int:
+def exit_code_of(codes: Collection[int]) -> int:
     """Return what the command exits with when processes have failed.
 
     Args:
-        codes (Sequence[int]): How they ended. A negative number is a signal, which may
-            be torchrun's own.
-        killed (Sequence[Killed]): Those that were killed before torchrun ended the
-            others.
+        codes (Collection[int]): How they ended, as :func:`find_ended` returns it.
 
     Returns:
-        int: 2 if the user must mend an error of one; else 128 and the signal's number as
-        in a shell if one was killed; else the largest code of those that torchrun did
-        not end.
+        int: See :mod:`lm4ve.runner.exit_codes`.
     """
-    if _USER_ERROR in codes:
-        return _USER_ERROR
-    if killed:
-        return 128 + killed[0].number
-    own = [code for code in codes if code > 0 and code != _TERMINATED]
-    if own:
-        return max(own)
-    largest = max(codes)
-    if largest > 0:
-        return largest
-    return 128 - largest
+    if USERS_MISTAKE in codes:
+        return USERS_MISTAKE
+    # Before processes have met, they leave signals their default action.
+    orderly = {0, STOPPED, INTERRUPTED, *(-number for number in STOP_SIGNALS)}
+    if all(code in orderly for code in codes):
+        return STOPPED
+    return TRY_AGAIN
 
 
 def with_resume(command: str, words: Sequence[str], restarts: bool) -> list[str]:
@@ -271,6 +243,7 @@ def main() -> None:
     args = torchrun.parse_args(
         [
             *rendezvous(env),
+            *signal_flags(env),
             f'--nproc_per_node={processes}',
             '--module',
             'lm4ve.commands',
@@ -293,50 +266,84 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         env[ERRORS] = folder
         try:
-            torchrun.run(args)
-            return
-        except ChildFailedError as e:
-            codes = [failure.exitcode for failure in e.failures.values()]
-            code = exit_code_of(codes, Agent.killed)
-        except SignalException as e:
-            sys.exit(128 + int(e.sigval))
+            code = _run(args, Path(folder))
         finally:
             del env[ERRORS]  # errors of this process go to the screen
-        report_errors(Path(folder), Agent.killed)
-    sys.exit(code)
+    if code:
+        sys.exit(code)
 
 
-def report_errors(folder: Path, killed: Sequence[Killed]) -> None:
+def _run(args: Any, folder: Path) -> int:
+    """Run torchrun; return what the command exits with.
+
+    Args:
+        args (Namespace): torchrun's.
+        folder (Path): Where the processes leave their errors.
+    """
+    try:
+        torchrun.run(args)
+    except ChildFailedError:
+        return Agent.exit_code
+    except SignalException as e:
+        if report_errors(folder):
+            return TRY_AGAIN
+        if e.sigval == signal.SIGINT:
+            return INTERRUPTED
+        return STOPPED
+    except (RendezvousError, torch.distributed.DistError) as e:
+        _report_absence(args, e)
+        return TRY_AGAIN
+    return 0
+
+
+def _report_absence(args: Any, error: Exception) -> None:
+    """Print that the machines did not meet, and what torchrun says of it."""
+    address = args.rdzv_endpoint or f'{args.master_addr}:{args.master_port}'
+    words = ' '.join(str(error).split())[:300]
+    print(
+        f'\nerror: {args.nnodes} machines did not meet at {address} within MEET_SECONDS '
+        f'({type(error).__name__}: {words}). Fix: start all of them, and let them reach '
+        'that address.',
+        file=sys.stderr,
+    )
+
+
+def report_errors(folder: Path, is_explained: bool = False) -> bool:
     """Print the errors that processes wrote into a folder, each once, the first one first.
 
     Several processes report one error with different tracebacks: of these, the last is
     printed. A lost connection follows from the end of another process, and is printed
-    only where nothing else says why the command has failed.
+    only where nothing else says why the command has failed. The files are deleted: a
+    later start has errors of its own.
 
     Args:
         folder (Path): A file for each process that reported an error.
-        killed (Sequence[Killed]): The processes that were killed, which are printed
-            already.
+        is_explained (bool): Whether a cause was printed already.
+
+    Returns:
+        bool: Whether an error was printed.
     """
     paths = sorted(folder.glob('*.txt'), key=lambda path: path.stat().st_mtime_ns)
     causes = {}
     consequences = {}
     for path in paths:
         message = path.read_text(encoding='utf-8')
+        path.unlink()
         sentence = message.partition(TRACEBACK)[0]
         if any(words in sentence for words in _LOST_CONNECTION):
             consequences[sentence] = message
         else:
             causes[sentence] = message
     messages = causes
-    if not causes and not killed:
+    if not causes and not is_explained:
         messages = consequences
     for message in messages.values():
-        report(message)
+        print(f'\nerror: {message}', file=sys.stderr)
     stop = folder / STOP_FILE
     # After an error, the signal was torchrun's.
-    if stop.exists() and not messages and not killed:
+    if stop.exists() and not messages and not is_explained:
         print(f'\n{stop.read_text(encoding="utf-8")}', file=sys.stderr)
+    return bool(messages)
 
 
 if __name__ == '__main__':

@@ -3,19 +3,15 @@
 lm4ve list --task motion
 """
 
-from collections.abc import Sequence
+import argparse
 
-from lm4ve.commands.flags import parser_of
-from lm4ve.errors import UserError
 from lm4ve.zoo import list_models
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Print the names of the models, a line each; exit with 2 for an unknown task."""
-    parser = parser_of('list')
-    args = parser.parse_args(argv)
-    try:
-        names = list_models(task=args.task)
-    except UserError as e:
-        parser.error(str(e))
-    print('\n'.join(names))
+def run(args: argparse.Namespace) -> None:
+    """Print the names of the models, a line each.
+
+    Raises:
+        UserError: There is no such task.
+    """
+    print('\n'.join(list_models(task=args.task)))

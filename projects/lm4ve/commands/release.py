@@ -4,15 +4,13 @@ lm4ve release CONFIG CHECKPOINT OUT_FOLDER
 lm4ve test OUT_FOLDER/<name>.py OUT_FOLDER/<name>.pth
 """
 
-from collections.abc import Sequence
+import argparse
 
-from lm4ve.commands.flags import parser_of
 from lm4ve.release.release import make_release
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def run(args: argparse.Namespace) -> None:
     """Write a release and print its files."""
-    args = parser_of('release').parse_args(argv)
     release = make_release(
         args.config, args.checkpoint, args.out_folder, args.half, args.cfg_options
     )

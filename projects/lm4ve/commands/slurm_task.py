@@ -12,11 +12,12 @@ import subprocess
 import sys
 
 from lm4ve.commands.killed import Killed
-from lm4ve.runner.stopping import STOP_SIGNALS
+from lm4ve.runner.ending.signals import STOP_SIGNALS
+from lm4ve.runner.exit_codes import STOPPED, TRY_AGAIN
 
 
 def main() -> None:
-    """Run the command in a process, and exit as a shell does: with 128 and a signal's number."""
+    """Run the command in a process, and exit with a code of :mod:`lm4ve.runner.exit_codes`."""
     command = [sys.executable, '-u', '-m', 'lm4ve.commands', *sys.argv[1:]]
     process = subprocess.Popen(command)
     passed_on = []
@@ -31,10 +32,12 @@ def main() -> None:
     code = process.wait()
     if code >= 0:
         sys.exit(code)
-    if not passed_on:
-        rank = int(os.environ.get('SLURM_PROCID', 0))
-        print(f'\nerror: {Killed(rank, process.pid, -code)}', file=sys.stderr)
-    sys.exit(128 - code)
+    if -code in passed_on:
+        # Until processes have met, they leave signals their default action.
+        sys.exit(STOPPED)
+    rank = int(os.environ.get('SLURM_PROCID', 0))
+    print(f'\nerror: {Killed(rank, process.pid, -code)}', file=sys.stderr)
+    sys.exit(TRY_AGAIN)
 
 
 if __name__ == '__main__':

@@ -4,7 +4,6 @@ lm4ve test CONFIG CHECKPOINT
 """
 
 import argparse
-from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,12 @@ from mmengine.dist import is_main_process
 from mmengine.evaluator import BaseMetric, DumpResults, Evaluator
 from torch import Tensor
 
-from lm4ve.commands.flags import parser_of
 from lm4ve.errors import UserError, check
 from lm4ve.files import replacing, require_writable
-from lm4ve.runner import command_line
+from lm4ve.runner.config.final import final_config
+from lm4ve.runner.config.loading import evaluate_checkpoint
 from lm4ve.runner.prediction_table import PredictionTable, require_one_label
+from lm4ve.runner.runner import build_runner
 from lm4ve.runner.scored_data import count_samples
 from lm4ve.tasks import task_of_config
 
@@ -88,22 +88,13 @@ def show_predictions(cfg: Config, args: argparse.Namespace) -> None:
         hook.rescale_factor = 256 // size
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def run(args: argparse.Namespace) -> None:
     """Test a checkpoint as the flags say, and print or write the metrics."""
-    args = parser_of('test').parse_args(argv)
     _check_out(args.out, args.out_item)
-    cfg = command_line.load_config(args)
-    command_line.evaluate_checkpoint(
-        cfg, args.checkpoint, args.allow_partial, args.strict_config
-    )
-    if args.amp:
-        cfg.test_cfg.fp16 = True
-    if args.show or args.show_dir is not None:
-        show_predictions(cfg, args)
-    command_line.finish_config(cfg, args, trains=False)
+    cfg = final_config(args, set_flags, trains=False)
     if args.tta:
         use_tta(cfg)  # last, so that --cfg-options reach the model and not its wrapper
-    runner = command_line.build_runner(cfg, short_console=not args.verbose)
+    runner = build_runner(cfg, short_console=not args.verbose)
     writes_metrics = args.out_item == 'metrics'
     if args.out and not writes_metrics:
         if args.out.endswith('.csv'):
@@ -116,6 +107,19 @@ def main(argv: Sequence[str] | None = None) -> None:
             metrics = {**metrics, **counts.as_metrics()}
         with replacing(args.out) as beside:
             mmengine.dump(_without_tensors(metrics), str(beside))
+
+
+def set_flags(cfg: Config, args: argparse.Namespace) -> None:
+    """Change a config as the flags of a test say.
+
+    Raises:
+        UserError: The config lacks what a flag needs, or there is no such checkpoint.
+    """
+    evaluate_checkpoint(cfg, args.checkpoint, args.allow_partial, args.strict_config)
+    if args.amp:
+        cfg.test_cfg.fp16 = True
+    if args.show or args.show_dir is not None:
+        show_predictions(cfg, args)
 
 
 def _check_out(out: str | None, item: str | None) -> None:

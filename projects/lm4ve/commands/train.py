@@ -18,28 +18,26 @@ from mmengine.dist import get_rank
 from lm4ve.commands.flags import PLAIN_AMP, parser_of
 from lm4ve.errors import UserError
 from lm4ve.files import sole_use
-from lm4ve.runner import command_line
 from lm4ve.runner.autocast import use_autocast
+from lm4ve.runner.config.final import DATALOADERS, final_config
 from lm4ve.runner.config.lengths import set_batch_size, set_epochs, set_rate
-from lm4ve.runner.missing import require_all
-from lm4ve.runner.resume import choose_start
-from lm4ve.runner.runner import set_strict_loading
+from lm4ve.runner.config.loading import set_strict_loading
+from lm4ve.runner.missing import SEARCHED, require_all
+from lm4ve.runner.runner import build_runner
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def run(args: argparse.Namespace) -> None:
     """Train the config's model as the flags say."""
-    args = parser_of('train').parse_args(argv)
     if args.dry_run:
         # The table needs rich, which an installation without extras may lack.
         from lm4ve.dry_run import dry_run
 
-        configure = functools.partial(configure_training, args)
-        dry_run(configure, args.resume, args.dry_run_device)
+        configure = functools.partial(training_config, args)
+        dry_run(configure, args.dry_run_device)
         return
-    cfg = configure_training(args)
-    choose_start(cfg, args.resume)
+    cfg = training_config(args)
     require_all(cfg)
-    runner = command_line.build_runner(cfg, short_console=not args.verbose)
+    runner = build_runner(cfg, short_console=not args.verbose)
     # Two trainings in one folder would replace each other's checkpoints.
     with sole_use(Path(cfg.work_dir) / f'training-{get_rank()}.lock'):
         runner.train()
@@ -58,18 +56,11 @@ def require_for_processes(argv: Sequence[str], processes: int) -> None:
         UserError: See :func:`lm4ve.runner.missing.require_all`.
     """
     args = parser_of('train').parse_args(argv)
-    if args.dry_run:
-        return
-    cfg = configure_training(args, for_this_machine=False)
-    if args.resume in ('newest', 'auto'):
-        # A checkpoint of the run takes its place.
-        cfg.load_from = None
-    require_all(cfg, processes)
+    if not args.dry_run:
+        require_all(training_config(args, for_this_machine=False), processes)
 
 
-def configure_training(
-    args: argparse.Namespace, for_this_machine: bool = True
-) -> Config:
+def training_config(args: argparse.Namespace, for_this_machine: bool = True) -> Config:
     """Return the config of a training, with all flags, checked.
 
     Args:
@@ -77,14 +68,12 @@ def configure_training(
         for_this_machine (bool): Change what needs a GPU if this machine has none.
 
     Raises:
-        UserError: See :func:`lm4ve.runner.command_line.finish_config`.
+        UserError: See :func:`lm4ve.runner.config.final.final_config`.
     """
-    cfg = command_line.load_config(args)
-    apply_flags(cfg, args)
-    return command_line.finish_config(cfg, args, for_this_machine)
+    return final_config(args, set_flags, for_this_machine)
 
 
-def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
+def set_flags(cfg: Config, args: argparse.Namespace) -> None:
     """Change a config as the flags of a training say.
 
     Raises:
@@ -105,11 +94,13 @@ def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     elif args.amp is not None:
         use_autocast(cfg, args.amp)
-    if args.resume not in (None, 'newest', 'auto'):
+    if args.resume in SEARCHED:
+        cfg.resume = args.resume
+    elif args.resume is not None:
         cfg.resume = True
         cfg.load_from = args.resume
     if args.strict_config:
-        if not cfg.get('resume') and args.resume is None:
+        if not cfg.get('resume'):
             raise UserError(
                 '--strict-config needs --resume, whose checkpoint it checks.'
             )
@@ -124,6 +115,6 @@ def apply_flags(cfg: Config, args: argparse.Namespace) -> None:
             )
         cfg.auto_scale_lr.enable = True
     if args.no_persistent_workers:
-        for name in command_line.DATALOADERS:
+        for name in DATALOADERS:
             if cfg.get(name):
                 cfg[name].persistent_workers = False

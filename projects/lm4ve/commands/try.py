@@ -23,7 +23,6 @@ from mmengine.logging import MMLogger
 
 from lm4ve.blocks import LLMBlock
 from lm4ve.commands.engine import build_pool, run_only, say_after_stop
-from lm4ve.commands.flags import parser_of
 from lm4ve.errors import UserError, check
 from lm4ve.files import require_writable, sole_use, write_text
 from lm4ve.runner.cores import count_cores
@@ -58,20 +57,18 @@ JOBS = 'jobs'
 LEFT_OUT = 'left_out.csv'
 
 
-def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Read the command line, and refuse values that no study can have.
+def check_flags(args: argparse.Namespace) -> None:
+    """Refuse values of flags that no study can have.
 
     Raises:
         UserError: It names the flag.
     """
-    args = parser_of('try').parse_args(argv)
     if args.rates:
         check('the number of --rates', len(set(args.rates)), least=3)
     check('--margin', args.margin, above=0)
     for rate in args.rates:
         check('--rates', rate, above=0)
     _check_variants(args.variants, has_formal=bool(args.formal))
-    return args
 
 
 def _check_variants(variants: Sequence[str], has_formal: bool) -> None:
@@ -157,9 +154,9 @@ def _default_workers(gpus: str) -> int:
     return count_cores()
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def run(args: argparse.Namespace) -> None:
     """Compute features once, run the study on them, and write its report."""
-    args = parse_args(argv)
+    check_flags(args)
     if args.only:
         run_only(args, list(args.cache.glob(f'*/{JOBS}')))
         return
@@ -343,9 +340,3 @@ def _describe(study: Study) -> str:
         f'{len(data.classes)} classes, products in {settings.dtype}, recipe '
         f'{RECIPE}.'
     )
-
-
-if __name__ == '__main__':
-    from lm4ve.runner.command_line import run_tool
-
-    run_tool(main)

@@ -14,7 +14,6 @@ what is shown.
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -22,14 +21,12 @@ from mmengine.config import Config
 from PIL import Image
 
 from lm4ve.analysis import loading
-from lm4ve.analysis.capture import analyse
+from lm4ve.analysis.drawing import Sheet, draw_batch
 from lm4ve.analysis.loading import NamedSample
 from lm4ve.analysis.pages import PageEntry, write_page
 from lm4ve.analysis.points import parse_points, resolve_points
-from lm4ve.analysis.samples import Sample, samples_of
-from lm4ve.analysis.sheets import animate, draw_sheet
+from lm4ve.analysis.sheets import animate
 from lm4ve.commands.flags import parser_of
-from lm4ve.draw.figures import to_image
 from lm4ve.errors import UserError, check
 from lm4ve.runner.config import read_checked_config
 from lm4ve.tasks import all_tasks
@@ -39,36 +36,42 @@ from lm4ve.tasks.base.analysis import tested_evaluator
 _HEADS = 3
 
 
-def write_sample(sample: Sample, folder: Path, note: str, fps: float) -> PageEntry:
+def write_sheet(sheet: Sheet, folder: Path, note: str, fps: float) -> PageEntry:
     """Write a sample's sheet as PNG, and for a clip the sheets of all frames as MP4.
 
     Args:
-        sample (Sample): The sample.
+        sheet (Sheet): The sample and its picture.
         folder (Path): Where to write.
-        note (str): A line on the sheet.
+        note (str): A line on the sheets of frames.
         fps (float): Frames of the MP4 in a second.
     """
-    sheet = folder / f'{sample.name}.png'
-    Image.fromarray(to_image(draw_sheet(sample, note))).save(sheet, optimize=True)
+    sample = sheet.sample
+    path = folder / f'{sample.name}.png'
+    Image.fromarray(sheet.image).save(path, optimize=True)
     if not sample.picture.is_clip:
-        return PageEntry(sample, sheet)
+        return PageEntry(sample, path)
     from lm4ve.tasks.video.datasets.video_files import write_video
 
-    movie = sheet.with_suffix('.mp4')
+    movie = path.with_suffix('.mp4')
     write_video(movie, animate(sample, note), max(round(fps), 1))
-    return PageEntry(sample, sheet, movie)
+    return PageEntry(sample, path, movie)
 
 
-def parse_args(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Config]:
-    """Read the command line and the config that it names.
+def read_config(args: argparse.Namespace) -> tuple[argparse.Namespace, Config]:
+    """Read the config that the flags name; return it after the flags.
+
+    Reading it may register a task, which has flags of its own: only then the command line
+    is parsed again.
+
+    Args:
+        args (argparse.Namespace): See :func:`lm4ve.commands.parse`.
 
     Raises:
         UserError: There are no inputs, or a flag has a value that it cannot have.
     """
-    args, _ = parser_of('visualize').parse_known_args(argv)
     cfg = read_checked_config(args.config, args.cfg_options)
-    # Reading the config may have registered a task, which has flags of its own.
-    args = parser_of('visualize').parse_args(argv)
+    if args.words_to_parse is not None:
+        args = parser_of('visualize').parse_args(args.words_to_parse)
     if not args.input and not args.indices:
         raise UserError(
             'There are no inputs. Give files, or --indices of the test set.'
@@ -91,9 +94,9 @@ def load_samples(cfg: Config, args: argparse.Namespace) -> list[NamedSample]:
     return [*samples, *loading.samples_by_index(cfg, args.indices)]
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def run(args: argparse.Namespace) -> None:
     """Draw a sheet for each input, and write the page with all of them."""
-    args, cfg = parse_args(argv)
+    args, cfg = read_config(args)
     points = parse_points(args.points)
     samples = load_samples(cfg, args)
     model, classes = loading.load_model(
@@ -109,25 +112,27 @@ def main(argv: Sequence[str] | None = None) -> None:
         folder = Path(args.out_dir)
     folder.mkdir(parents=True, exist_ok=True)
     heads = None if args.all_heads else _HEADS
+    note = f'{name}, {checkpoint}'
     entries = []
     for sample in samples:
         batch = loading.collate(cfg, [sample.data])
-        analysis = analyse(model, batch, points, attention=not args.no_attention)
-        (drawn,) = samples_of(
-            analysis,
+        (sheet,) = draw_batch(
             model,
-            names=[sample.name],
-            evaluator=tested_evaluator(cfg),
-            measures=args.measures,
-            classes=classes,
+            batch,
+            [sample.name],
+            note,
+            points,
+            args.measures,
+            attention=not args.no_attention,
             heads=heads,
+            evaluator=tested_evaluator(cfg),
+            classes=classes,
+            files=[sample.path],
         )
-        if sample.path is not None:
-            drawn.facts['file'] = sample.path
-        entry = write_sample(drawn, folder, f'{name}, {checkpoint}', args.fps)
+        entry = write_sheet(sheet, folder, note, args.fps)
         entries.append(entry)
         print(entry.sheet)
-    words = sys.argv[1:] if argv is None else argv
+    words = sys.argv[1:]
     facts = dict(
         config=args.config,
         checkpoint=checkpoint,

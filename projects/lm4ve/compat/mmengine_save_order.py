@@ -3,6 +3,7 @@
 import copy
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,16 @@ class SavesBeforeDeleting(CheckpointHook):
 
     file_backend: Any
 
+    def saving(self, runner: Runner) -> AbstractContextManager[None]:
+        """Return a context in which a checkpoint is written, in all processes at once.
+
+        Here it does nothing; a subclass may do something before and after.
+
+        Args:
+            runner (Runner): The runner.
+        """
+        return nullcontext()
+
     def _save_checkpoint_with_step(
         self, runner: Runner, step: int, meta: dict[str, Any]
     ) -> None:
@@ -41,22 +52,23 @@ class SavesBeforeDeleting(CheckpointHook):
         filename = self.filename_tmpl.format(step)
         self.last_ckpt = self.file_backend.join_path(self.out_dir, filename)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
-        runner.save_checkpoint(
-            self.out_dir,
-            filename,
-            self.file_client_args,
-            save_optimizer=self.save_optimizer,
-            save_param_scheduler=self.save_param_scheduler,
-            meta=meta,
-            by_epoch=self.by_epoch,
-            backend_args=self.backend_args,
-            **self.args,
-        )
-        if not is_main_process():
-            return
-        write_text(self.last_ckpt, Path(runner.work_dir) / 'last_checkpoint')
-        for old_step in outdated:
-            self._delete(self.filename_tmpl.format(old_step))
+        with self.saving(runner):
+            runner.save_checkpoint(
+                self.out_dir,
+                filename,
+                self.file_client_args,
+                save_optimizer=self.save_optimizer,
+                save_param_scheduler=self.save_param_scheduler,
+                meta=meta,
+                by_epoch=self.by_epoch,
+                backend_args=self.backend_args,
+                **self.args,
+            )
+            if not is_main_process():
+                return
+            write_text(self.last_ckpt, Path(runner.work_dir) / 'last_checkpoint')
+            for old_step in outdated:
+                self._delete(self.filename_tmpl.format(old_step))
 
     def _note_step(self, runner: Runner, step: int) -> list[int]:
         """Add a step to those whose checkpoints are kept, and drop the oldest from them.
@@ -113,7 +125,8 @@ class SavesBeforeDeleting(CheckpointHook):
         recording_backend.rmtree = record_folder
         self.file_backend = recording_backend
         try:
-            super()._save_best_checkpoint(runner, metrics)
+            with self.saving(runner):
+                super()._save_best_checkpoint(runner, metrics)
         finally:
             self.file_backend = backend
         best_by_score = getattr(self, 'best_ckpt_path_dict', None) or {}

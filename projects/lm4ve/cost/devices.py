@@ -1,62 +1,33 @@
-"""What a device does in a second: products, bytes and calls.
+"""What a GPU does in a second: products, bytes and calls.
 
-The figures of GPUs are those of their data sheets, and the shares of them that kernels
-reach are assumed, so whatever is computed from them is an estimate. Those of the CPU are
-measured (:mod:`lm4ve.cost.cpu`).
+The figures are those of data sheets, and the shares of them that kernels reach are
+assumed, so whatever is computed from them is an estimate.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 
-from lm4ve.cost.cpu import OTHER, CpuRates, measure_cpu
 from lm4ve.cost.operations import Operation
-from lm4ve.errors import check
-
-
-class Device(Protocol):
-    """The speed and the memory of a device.
-
-    Attributes:
-        name (str): Its name for ``--device``.
-        title (str): Its full name.
-        bandwidth (float): Bytes a second that elementwise operators move.
-        link (float): Bytes a second that a device sends to the next one in a ring; 0
-            if there is none.
-        memory (int): Bytes of its memory.
-        reserved (int): Bytes of it that context and libraries take.
-    """
-
-    name: str
-    title: str
-    link: float
-    memory: int
-    reserved: int
-
-    @property
-    def bandwidth(self) -> float:
-        """Bytes a second that elementwise operators move."""
-        ...
-
-    def seconds_of(self, operation: Operation) -> float:
-        """Return the seconds of one call of an operator."""
-        ...
 
 
 @dataclass
 class Gpu:
-    """A GPU by its data sheet; see :class:`Device`.
+    """A GPU by its data sheet.
 
     An operator takes as long as the slowest of its products, its bytes and its call (a
     roofline: Williams, Waterman and Patterson, Communications of the ACM 52, 2009).
 
     Attributes:
-        name, title, link, memory, reserved: See :class:`Device`.
+        name (str): Its name for ``--device``.
+        title (str): Its full name.
         macs (Mapping[torch.dtype, float]): Multiply-accumulates a second of dense
             products, by dtype. Products in other dtypes run as fast as in fp32.
         peak_bandwidth (float): Bytes a second between processor and memory.
+        link (float): Bytes a second that a GPU sends to the next one in a ring.
+        memory (int): Bytes of its memory.
+        reserved (int): Bytes of it that context and libraries take.
         share_of_macs (float): The share of ``macs`` that products of usual sizes reach.
         share_of_bandwidth (float): The share of it that elementwise kernels reach.
         call (float): The least seconds of an operator, which are those of the launch of
@@ -91,33 +62,6 @@ class Gpu:
         if operation.phase == 'update':
             return seconds
         return max(seconds, self.call)
-
-
-class Cpu:
-    """One core of this machine; see :class:`Device`.
-
-    Args:
-        rates (CpuRates): What was measured.
-    """
-
-    name = 'cpu'
-    title = 'one core of this CPU'
-    link = 0.0
-    reserved = 0
-
-    def __init__(self, rates: CpuRates) -> None:
-        self.rates = rates
-        self.memory = rates.memory
-
-    @property
-    def bandwidth(self) -> float:
-        """Bytes a second that elementwise operators move."""
-        curve = self.rates.curves[OTHER]
-        return curve.work[-1] / curve.seconds[-1]
-
-    def seconds_of(self, operation: Operation) -> float:
-        """Return the seconds of one call of an operator."""
-        return self.rates.seconds_of(operation)
 
 
 def _gpu(
@@ -187,20 +131,3 @@ GPUS = {
         ),
     )
 }
-#: All names of devices.
-DEVICES = (*GPUS, 'cpu')
-
-
-def device_of(name: str) -> Device:
-    """Return a device by its name; the CPU is measured first, which takes some seconds.
-
-    Args:
-        name (str): One of :data:`DEVICES`.
-
-    Raises:
-        UserError: There is no device of that name.
-    """
-    check('device', name, choices=DEVICES)
-    if name in GPUS:
-        return GPUS[name]
-    return Cpu(measure_cpu())

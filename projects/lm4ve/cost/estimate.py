@@ -1,6 +1,6 @@
-"""Estimates the seconds of a training step and the hours of a training on a device.
+"""Estimates the seconds of a training step and the hours of a training on a GPU.
 
-A device says how long each operator takes (:mod:`lm4ve.cost.devices`). Input pipelines,
+A GPU's data sheet says how long each operator takes (:mod:`lm4ve.cost.devices`). Input pipelines,
 validation, checkpoints and anything outside torch's operators are not counted.
 """
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from mmengine.config import Config
 
-from lm4ve.cost.devices import Device, device_of
-from lm4ve.cost.samples import Length, length_of_training
+from lm4ve.cost.devices import GPUS, Gpu
+from lm4ve.cost.length import Length, length_of_training
 from lm4ve.cost.step import StepCost, cost_of_step
 from lm4ve.errors import check
 
@@ -48,14 +48,14 @@ class TrainingEstimate:
 
     Attributes:
         cost (StepCost): The counts of a step of one process.
-        device (Device): What it runs on.
-        gpus (int): Processes, each with a device.
+        device (Gpu): What it runs on.
+        gpus (int): Processes, each with a GPU.
         step (StepSeconds): The seconds of a step.
         length (Length): The steps of the training.
     """
 
     cost: StepCost
-    device: Device
+    device: Gpu
     gpus: int
     step: StepSeconds
     length: Length
@@ -98,47 +98,46 @@ class TrainingEstimate:
 
 def estimate_training(
     cfg: Config,
-    device: str | Device = 'a100',
+    device: str | Gpu = 'a100',
     gpus: int = 1,
     batch: int | None = None,
     samples: int | None = None,
     cost: StepCost | None = None,
 ) -> TrainingEstimate:
-    """Estimate memory and time of a config's training.
-
-    Nothing of it is measured, except the speed of the CPU where that is the device.
+    """Estimate memory and time of a config's training; nothing of it is measured.
 
     Args:
         cfg (Config): See :func:`lm4ve.cost.step.cost_of_step`.
-        device (str | Device): A name of :data:`lm4ve.cost.devices.DEVICES`, or a device.
-        gpus (int): Processes, each with a device.
+        device (str | Gpu): A name of :data:`lm4ve.cost.devices.GPUS`, or a GPU.
+        gpus (int): Processes, each with a GPU.
         batch (int, optional): Samples of one process in a step; default: the config's.
         samples (int, optional): Entries of the training data; default: see
-            :func:`lm4ve.cost.samples.length_of_training`.
+            :func:`lm4ve.cost.length.length_of_training`.
         cost (StepCost, optional): The counts of a step, if they are there already.
 
     Raises:
-        UserError: The device is unknown, or the size of the training data is.
+        UserError: The GPU is unknown, or the size of the training data is.
     """
     check('gpus', gpus, least=1)
     if isinstance(device, str):
-        device = device_of(device)
+        check('device', device, choices=GPUS)
+        device = GPUS[device]
     length = length_of_training(cfg, gpus, batch, samples)
     if cost is None:
-        cost = cost_of_step(cfg, batch, on_cpu=device.name == 'cpu')
+        cost = cost_of_step(cfg, batch)
     step = seconds_of_step(cost, device, gpus, length.steps_of_update)
     return TrainingEstimate(cost, device, gpus, step, length)
 
 
 def seconds_of_step(
-    cost: StepCost, device: Device, gpus: int = 1, steps_of_update: int = 1
+    cost: StepCost, device: Gpu, gpus: int = 1, steps_of_update: int = 1
 ) -> StepSeconds:
     """Estimate the seconds of a training step.
 
     Args:
         cost (StepCost): The counts of one process.
-        device (Device): What it runs on.
-        gpus (int): Processes, each with a device.
+        device (Gpu): What it runs on.
+        gpus (int): Processes, each with a GPU.
         steps_of_update (int): Steps whose gradients are added up for one update.
     """
     seconds = dict(forward=0.0, backward=0.0, update=0.0)
@@ -150,7 +149,7 @@ def seconds_of_step(
         # The scaler reads gradients and writes them.
         seconds['update'] += 2 * cost.gradients / device.bandwidth
     sending = 0.0
-    if gpus > 1 and device.link > 0:
+    if gpus > 1:
         sending = cost.bytes_sent(gpus)['DDP'] / device.link
     return StepSeconds(
         forward=seconds['forward'],

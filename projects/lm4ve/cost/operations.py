@@ -60,7 +60,6 @@ class Operation:
         dtype (torch.dtype | None): Of its first tensor; None if it has none.
         macs (int): Multiply-accumulates of products of matrices, convolutions and
             attention; 0 for other operators.
-        elements (int): Numbers that it returns.
         moved (int): Bytes that it reads and writes.
     """
 
@@ -68,7 +67,6 @@ class Operation:
     phase: str
     dtype: torch.dtype | None
     macs: int
-    elements: int
     moved: int
 
 
@@ -112,24 +110,16 @@ class Recorder(TorchDispatchMode):
         """
         if kwargs is None:
             kwargs = {}
-        out = self.run(func, args, kwargs)
+        out = func(*args, **kwargs)
         results = _tensors_in(out)
         self._time += 1
         if results and not _is_free(func):
-            self.record(self._describe(func, args, kwargs, out))
+            self.calls[self._describe(func, args, kwargs, out)] += 1
         for tensor in results:
             self._hold(tensor)
         if func.overloadpacket is _aten._to_copy and self.is_resident(args[0]):
             self.casts.add(storage_of(out))
         return out
-
-    def run(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Run an operator and return its result."""
-        return func(*args, **kwargs)
-
-    def record(self, operation: Operation) -> None:
-        """Record an operator that ran."""
-        self.calls[operation] += 1
 
     def is_resident(self, tensor: Tensor) -> bool:
         """Return whether a tensor's memory is that of a resident one."""
@@ -164,7 +154,6 @@ class Recorder(TorchDispatchMode):
             phase=self.phase,
             dtype=None if first is None else first.dtype,
             macs=macs,
-            elements=sum(tensor.numel() for tensor in written),
             moved=moved,
         )
 

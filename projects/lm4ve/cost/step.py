@@ -13,18 +13,19 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from lm4ve.blocks import count_parameters, frozen_tensors
-from lm4ve.cost.autocast import amp_dtype, autocast_as_on_gpu
 from lm4ve.cost.fake import (
     build_fake,
     fake_config,
     fake_tensors,
     resolve_auto_dtypes,
 )
+from lm4ve.cost.length import samples_of_entry
 from lm4ve.cost.operations import FORMULAS, Operation, Recorder, storage_of
-from lm4ve.cost.samples import samples_of_entry
 from lm4ve.tasks import task_of_config
 from lm4ve.tasks.base.batches import trained_dataset
 
+#: Wrapper of an optimizer -> the dtype of its autocast where its config names none.
+_AUTOCAST = {'AmpOptimWrapper': 'float16', 'AutocastOptimWrapper': 'bfloat16'}
 #: Bytes of the loss scaler's state: its scale and its count of good steps.
 SCALER = 8
 
@@ -101,20 +102,18 @@ class StepCost:
         return {'DDP': 2 * share * self.gradients, 'FSDP': 3 * share * self.gradients}
 
 
-def cost_of_step(
-    cfg: Config, batch: int | None = None, on_cpu: bool = False
-) -> StepCost:
+def cost_of_step(cfg: Config, batch: int | None = None) -> StepCost:
     """Count a training step.
 
-    Mixed precision counts as on a GPU (:mod:`lm4ve.cost.autocast`). Where a mapper is
+    Mixed precision is torch's autocast of CPUs, on which the tensors are. A GPU's runs
+    norms and softmax in fp32, so that it may keep more for the backward pass
+    (docs/results/cost.md compares them for ViT-S). Where a mapper is
     folded into the block's projections (``low_rank``), the products of both count.
 
     Args:
         cfg (Config): See :func:`lm4ve.runner.config.read_config`. Its checkpoints need
             not exist.
         batch (int, optional): Samples of one process; default: the config's.
-        on_cpu (bool): Count a training on a CPU, which is in fp32 also where the config
-            asks for mixed precision.
 
     Raises:
         UserError: The config is of no task of the suite.
@@ -125,10 +124,8 @@ def cost_of_step(
     if batch is None:
         batch = batch_of(cfg)
     data = task_of_config(cfg).batches.batch(cfg, batch, training=True)
-    amp = None
-    if not on_cpu:
-        amp = amp_dtype(cfg)
-        resolve_auto_dtypes(cfg.model)
+    amp = amp_dtype(cfg)
+    resolve_auto_dtypes(cfg.model)
     with fake_tensors():
         model: Any = build_fake(cfg)
         with counting(model) as counts:
@@ -164,6 +161,16 @@ def cost_of_step(
     return cost
 
 
+def amp_dtype(cfg: Config) -> torch.dtype | None:
+    """Return the dtype in which a config's training runs autocast; None: it does not."""
+    wrapper = cfg.get('optim_wrapper') or {}
+    kind = str(wrapper.get('type')).rpartition('.')[2]
+    if kind not in _AUTOCAST:
+        return None
+    dtype: torch.dtype = getattr(torch, wrapper.get('dtype') or _AUTOCAST[kind])
+    return dtype
+
+
 def batch_of(cfg: Config) -> int:
     """Return how many samples a step of a config's training has, or of its test.
 
@@ -186,7 +193,7 @@ def loss_of(model: Any, data: Any, amp: torch.dtype | None = None) -> Tensor:
         data: A batch, before the preprocessor.
         amp (torch.dtype, optional): The dtype of autocast; None: without it.
     """
-    with autocast_as_on_gpu(amp):
+    with torch.autocast('cpu', dtype=amp, enabled=amp is not None):
         losses = model(**model.data_preprocessor(data, True), mode='loss')
     loss: Tensor
     loss, _ = model.parse_losses(losses)

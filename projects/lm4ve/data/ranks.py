@@ -11,7 +11,6 @@ import multiprocessing
 import pickle
 import shutil
 import signal
-import socket
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from mmengine.dist import all_gather_object, get_rank, get_world_size
 from torch.utils.data import get_worker_info
 
 from lm4ve.errors import StorageError, UserError
-from lm4ve.files import storage_error_behind
+from lm4ve.files import machine, storage_error_behind
 
 T = TypeVar('T')
 #: The lengths at the beginning of a shared file have so many bytes each.
@@ -111,8 +110,8 @@ def once_a_machine(work: Callable[[], T]) -> T:
     """
     if not in_group():
         return work()
-    machines = gather(socket.gethostname())
-    leader = machines.index(socket.gethostname())
+    machines = gather(machine())
+    leader = machines.index(machine())
     outcome = Outcome()
     own_error: Exception | None = None
     if leader == get_rank():

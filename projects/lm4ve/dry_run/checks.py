@@ -34,7 +34,8 @@ class Check:
         name (str): What is checked.
         find (Callable): Checks it.
         needs (tuple[str, ...]): The checks without whose results it cannot run.
-        together (bool): Whether the processes wait for one another in it.
+        together (bool): Whether the processes wait for one another in it, so that one that
+            fails ends the dry run.
     """
 
     name: str
@@ -54,12 +55,11 @@ CHECKS = (
     Check('data', check_data, needs=('inputs',), together=True),
     Check('files', check_files, needs=('data',)),
     Check('twins', check_twins, needs=('data',)),
-    Check('memory', check_memory, needs=('weights', 'data')),
     # Before anything computes: a process that forks its workers later may block them.
     Check('workers', check_workers, needs=('data',)),
     Check('schedule', check_schedule, needs=('data',)),
-    # A step that does not fit into a CPU's memory would be killed, and take the table along.
-    Check('steps', check_steps, needs=('resume', 'memory'), together=True),
+    Check('steps', check_steps, needs=('resume', 'weights', 'data'), together=True),
+    Check('memory', check_memory, needs=('steps',)),
     Check('disk', check_disk, needs=('steps',)),
-    Check('time', check_time, needs=('workers', 'steps')),
+    Check('time', check_time, needs=('workers', 'memory')),
 )

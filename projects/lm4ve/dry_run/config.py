@@ -5,6 +5,7 @@ from pathlib import Path
 
 from lm4ve.dry_run.finding import Finding
 from lm4ve.dry_run.plan import Plan
+from lm4ve.runner.without_gpu import join_group
 
 
 def check_config(plan: Plan) -> Finding:
@@ -14,6 +15,7 @@ def check_config(plan: Plan) -> Finding:
         UserError: See :func:`lm4ve.runner.config.check_config`.
     """
     cfg = plan.configure()
+    join_group(cfg)
     plan.cfg = cfg
     training = cfg.get('train_cfg') or {}
     length = 'nothing to train'

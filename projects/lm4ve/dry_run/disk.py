@@ -1,6 +1,5 @@
-"""Checks that checkpoints can be written, and that the disk has room for all to come."""
+"""Checks that checkpoints can be written, and that the disk has room for the newest ones."""
 
-import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,17 +8,17 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 
-from lm4ve.dry_run.finding import Finding, Verdict, warning_if
+from lm4ve.dry_run.finding import Finding, Verdict
 from lm4ve.dry_run.plan import Plan
 from lm4ve.errors import UserError
 from lm4ve.files import require_writable
 
 
 def check_disk(plan: Plan) -> Finding:
-    """Write into the work directory, and compare its free disk with the checkpoints to come.
+    """Write into the work directory, and compare its free disk with the newest checkpoints.
 
-    A new checkpoint is written before an old one is deleted, so that one more than are
-    kept must fit. Quotas of a user are not seen.
+    Their size is that of the one that the steps have saved. Quotas of a user are not
+    seen.
 
     Raises:
         UserError: Nothing can be written there, or they do not fit.
@@ -35,100 +34,42 @@ def check_disk(plan: Plan) -> Finding:
         return Finding('the size of a checkpoint is not known', Verdict.WARNING)
     if writer.get('backend_args'):
         return Finding(f'backend_args={writer.backend_args} were not asked for room')
-    saved = count_saved(writer, plan.iterations - plan.done, len(plan.loaders['train']))
-    kept = checkpoints_at_once(writer, saved)
     folder = checkpoint_folder(plan.cfg, writer)
-    needed = kept * plan.checkpoint_bytes - bytes_freed(plan, writer, saved)
+    newest = count_newest(writer)
+    needed = newest * plan.checkpoint_bytes - _bytes_of_checkpoints(folder)
+    # A new one is written before an old one is deleted.
+    needed = max(needed, plan.checkpoint_bytes)
     place = _nearest_existing(folder)
     free = shutil.disk_usage(place).free
-    size = f'{kept} of {_size(plan.checkpoint_bytes)} at once'
+    size = f'{newest} of {_size(plan.checkpoint_bytes)} at once'
+    if writer.get('max_keep_ckpts', -1) <= 0:
+        size = f'each {_size(plan.checkpoint_bytes)}, and all are kept'
     if needed > free:
         raise UserError(
             f"work_dir: checkpoints in '{folder}' need {_size(needed)} ({size}), but "
             f"'{place}' has {_size(free)} free. Fix: free some, use another --work-dir, or set "
-            'default_hooks.checkpoint.max_keep_ckpts or interval.'
+            'default_hooks.checkpoint.max_keep_ckpts.'
         )
-    problem = ''
-    if saved == 0:
-        problem = (
-            'None would be written: default_hooks.checkpoint.interval is too long.'
-        )
-    return warning_if(problem, f"{size}; '{place}' has {_size(free)} free")
+    return Finding(f"{size}; '{place}' has {_size(free)} free")
 
 
-def count_saved(writer: Mapping[str, Any], iterations: int, epoch_length: int) -> int:
-    """Return how many checkpoints a training writes at its intervals and at its end.
+def count_newest(writer: Mapping[str, Any]) -> int:
+    """Return how many checkpoints exist while a new one is written.
 
     Args:
-        writer (Mapping): The config of the checkpoint hook.
-        iterations (int): How many are left to train.
-        epoch_length (int): How many an epoch has.
+        writer (Mapping): The config of the checkpoint hook. Where it keeps all, two
+            count: the newest and the one before it.
     """
-    interval = writer.get('interval', -1)
-    length = iterations
-    if writer.get('by_epoch', True):
-        length = math.ceil(iterations / epoch_length)
-    saved = 0
-    if interval > 0:
-        saved = length // interval
-    is_last_saved = interval > 0 and length % interval == 0
-    if writer.get('save_last', True) and length > 0 and not is_last_saved:
-        saved += 1
-    return saved
-
-
-def checkpoints_at_once(writer: Mapping[str, Any], saved: int) -> int:
-    """Return the largest number of checkpoints that exist at the same time.
-
-    Args:
-        writer (Mapping): The config of the checkpoint hook.
-        saved (int): How many are written in all, without the best ones.
-    """
+    kept = max(writer.get('max_keep_ckpts', -1), 1)
     best = writer.get('save_best') or []
     if isinstance(best, str):
         best = [best]
-    return _regular_at_once(writer, saved) + len(best)
+    return int(kept) + 1 + len(best)
 
 
-def _regular_at_once(writer: Mapping[str, Any], saved: int) -> int:
-    """Return :func:`checkpoints_at_once` without the best ones."""
-    kept = writer.get('max_keep_ckpts', -1)
-    if kept > 0:
-        return min(saved, kept + 1)
-    return saved
-
-
-def bytes_freed(plan: Plan, writer: Mapping[str, Any], saved: int) -> int:
-    """Return the bytes of earlier checkpoints that make room for the new ones in time.
-
-    These are gone before the largest number of new ones exists: they have the names of
-    new ones, or are deleted because of ``max_keep_ckpts``. A file counts no more than a
-    new one, since a larger one may go later than its room is needed.
-
-    Args:
-        plan (Plan): Of the training.
-        writer (Mapping): The config of the checkpoint hook.
-        saved (int): How many are written in all, without the best ones.
-    """
-    # The last one is written before what it replaces is gone.
-    before_last = max(0, _regular_at_once(writer, saved) - 1)
-    if plan.done:
-        room = writer.get('max_keep_ckpts', -1) - len(plan.kept_steps)
-        steps = plan.kept_steps[: max(0, before_last - room)]
-    elif writer.get('save_begin'):
-        steps = []  # some of the first are not written
-    else:
-        interval = writer.get('interval', -1)
-        steps = [interval * number for number in range(1, before_last + 1)]
-    unit = 'epoch' if writer.get('by_epoch', True) else 'iter'
-    template = writer.get('filename_tmpl') or f'{unit}_{{}}.pth'
-    folder = checkpoint_folder(plan.cfg, writer)
-    freed = 0
-    for step in steps:
-        path = folder / template.format(step)
-        if path.is_file():
-            freed += min(path.stat().st_size, plan.checkpoint_bytes)
-    return freed
+def _bytes_of_checkpoints(folder: Path) -> int:
+    """Return the bytes of the checkpoints in a folder, which new ones replace."""
+    return sum(path.stat().st_size for path in folder.glob('*.pth'))
 
 
 def checkpoint_folder(cfg: Config, writer: Mapping[str, Any]) -> Path:

@@ -1,14 +1,32 @@
 """What a check of a dry run finds: a sentence, and what follows from it for the training."""
 
+import re
 import tempfile
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
+from typing import Any
 
-from lm4ve.errors import UserError, first_line
+from lm4ve.errors import StorageError, UserError
 from lm4ve.runner.building import find_built_field
-from lm4ve.runner.error_boundary import without_traceback
+from lm4ve.runner.config.fields import dicts_in
+from lm4ve.runner.error_boundary import TRACEBACK, without_traceback
+
+#: How Python names a file that the system does not give: the reason, and the path.
+_NAMES_PATH = re.compile(r"\[Errno \d+\] (?P<reason>[^:]+): '(?P<path>.+?)'")
+#: The parts of a config whose fields name files.
+_HAVE_FILES = (
+    'model',
+    'train_dataloader',
+    'val_dataloader',
+    'val_evaluator',
+    'default_hooks',
+    'custom_hooks',
+)
+#: The length at which a sentence from elsewhere is cut; its beginning has the cause.
+_LENGTH = 300
 
 
 class Verdict(Enum):
@@ -33,11 +51,14 @@ class Finding:
         verdict (Verdict): What it means.
         facts (Mapping[str, object]): What must be the same in all processes of a
             training, by name.
+        may_pass (bool): Of a failure: storage did not give a file, so that another start
+            may find it.
     """
 
     text: str
     verdict: Verdict = Verdict.OK
     facts: Mapping[str, object] = field(default_factory=dict)
+    may_pass: bool = False
 
 
 def warning_if(problem: str, text: str) -> Finding:
@@ -47,19 +68,79 @@ def warning_if(problem: str, text: str) -> Finding:
     return Finding(f'{text}. {problem}', Verdict.WARNING)
 
 
-def describe_failure(error: Exception) -> str:
-    """Return what went wrong in a check.
+def describe_failure(error: Exception, cfg: Any) -> str:
+    """Return what went wrong in a check, and what to do about it.
 
-    The message of an error that the user can mend says all. Any other one becomes a
-    line, which names a temporary file with the traceback.
+    Our own errors say so. Of a path that cannot be read the config's field is named. Any
+    other error becomes a line, which names a temporary file with the traceback.
+
+    Args:
+        error (Exception): What the check raised.
+        cfg (Config, optional): Of the training; None if it could not be read.
     """
-    if isinstance(error, UserError):
+    if isinstance(error, (UserError, StorageError)):
         return without_traceback(error)
+    message = _message_of(error)
+    unread = _describe_path(message, cfg or {})
+    if unread:
+        return unread
     with tempfile.NamedTemporaryFile(
         'w', prefix='lm4ve-error-', suffix='.log', delete=False
     ) as log:
         log.write(''.join(traceback.format_exception(error)))
     built = find_built_field(error)
     place = '' if built is None else f'{built}: '
-    sentence = f'{place}{type(error).__name__}: {first_line(error)[:300]}'
-    return f'{sentence} (traceback: {log.name})'
+    sentence = f'{place}{type(error).__name__}: {message[:_LENGTH]}'
+    return f'{sentence}{TRACEBACK}{log.name})'
+
+
+def _message_of(error: Exception) -> str:
+    """Return an error's text in one line, without the traceback of a dataloader's worker."""
+    _, _, message = str(error).rpartition(f'{type(error).__name__}: ')
+    return ' '.join(message.split())
+
+
+def _describe_path(message: str, cfg: Mapping[str, Any]) -> str:
+    """Return a sentence on a path that the system does not give; '' if it is about none.
+
+    Args:
+        message (str): Of an error.
+        cfg (Mapping): The config, whose fields are looked through for the path.
+    """
+    named = _NAMES_PATH.search(message)
+    if named is None:
+        return ''
+    reason = named['reason'].lower()
+    path = Path(named['path'])
+    fields = _fields_that_name(path, cfg)
+    if not fields:
+        return f"'{path}': {reason}. Fix: put it there, or correct what names it."
+    options = ' '.join(f'{name}=PATH' for name in fields)
+    return (
+        f"{' and '.join(fields)}: '{path}': {reason}. Fix: put it there, or name another "
+        f'place: --cfg-options {options}'
+    )
+
+
+def _fields_that_name(path: Path, cfg: Mapping[str, Any]) -> list[str]:
+    """Return the fields of a config with the longest part of a path; [] if none has any."""
+    longest = 0
+    fields: list[str] = []
+    for name, text in _texts_in(cfg):
+        if not (path.is_relative_to(text) or str(path).endswith(f'/{text}')):
+            continue
+        if len(text) > longest:
+            longest = len(text)
+            fields = []
+        if len(text) == longest:
+            fields.append(name)
+    return fields
+
+
+def _texts_in(cfg: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield every field of a config that may name a file, with its text."""
+    for part in _HAVE_FILES:
+        for place, node in dicts_in(cfg.get(part), part):
+            for name, value in node.items():
+                if isinstance(value, str) and value:
+                    yield f'{place}.{name}', value

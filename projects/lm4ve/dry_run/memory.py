@@ -1,12 +1,14 @@
-"""Counts the memory of a step of the full batch; for another GPU estimates its time, too."""
+"""How much memory a step needs: measured where the device is here, else estimated."""
 
-import os
+import contextlib
+import resource
+from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from mmengine.dist import get_world_size
 
-from lm4ve.cost import cost_of_step, estimate_training
-from lm4ve.cost.devices import GPUS
+from lm4ve.cost import GPUS, estimate_training
 from lm4ve.dry_run.finding import Finding, Verdict
 from lm4ve.dry_run.plan import Plan
 from lm4ve.errors import UserError, check
@@ -14,28 +16,29 @@ from lm4ve.tasks import task_of_config
 
 
 def check_memory(plan: Plan) -> Finding:
-    """Compare what a step of the config's batch needs with what the device has.
+    """Say what the steps have needed; for a GPU that is not here estimate memory and time.
+
+    A step that did not fit where it ran has failed in the steps.
 
     Raises:
-        UserError: The device has less memory, or is unknown.
+        UserError: A GPU that is not here has less memory, or is unknown.
     """
-    try:
-        task_of_config(plan.cfg)
-    except UserError:
-        return Finding('not counted: the model is of no task', Verdict.WARNING)
     if plan.device is not None:
-        return _plan_for(plan.device, plan)
-    on_cpu = not torch.cuda.is_available()
-    needed = cost_of_step(plan.cfg, on_cpu=on_cpu).peak
-    title, memory = title_and_memory(plan.local_processes)
-    _refuse_too_much(needed, memory, title)
+        return _estimate_for(plan.device, plan)
     batch = plan.cfg.train_dataloader.batch_size
-    return Finding(
-        f'{_size(needed)} (counted) for a step of {batch} on {title} with {_size(memory)}'
-    )
+    if torch.cuda.is_available():
+        used = torch.cuda.max_memory_reserved()
+        _, there = torch.cuda.mem_get_info()
+        return Finding(
+            f'{_size(used)} for steps of {batch}, of the {_size(there)} of '
+            f'{torch.cuda.get_device_name()}'
+        )
+    # The system counts in KiB.
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return Finding(f'{_size(used)} for the process, with steps of {batch} on the CPU')
 
 
-def _plan_for(name: str, plan: Plan) -> Finding:
+def _estimate_for(name: str, plan: Plan) -> Finding:
     """Estimate memory and time of a step on a GPU that is not here.
 
     Raises:
@@ -43,6 +46,10 @@ def _plan_for(name: str, plan: Plan) -> Finding:
     """
     check('--dry-run-device', name, choices=GPUS)
     gpu = GPUS[name]
+    try:
+        task_of_config(plan.cfg)
+    except UserError:
+        return Finding('not estimated: the model is of no task', Verdict.WARNING)
     # Planned on a machine without a GPU, mixed precision is switched off in `plan.cfg`.
     estimate = estimate_training(
         plan.configure(for_this_machine=False),
@@ -50,45 +57,76 @@ def _plan_for(name: str, plan: Plan) -> Finding:
         gpus=get_world_size(),
         samples=len(plan.loaders['train'].dataset),
     )
+    batch = plan.cfg.train_dataloader.batch_size
     plan.step_seconds = estimate.step_seconds
-    _refuse_too_much(estimate.peak, gpu.memory, gpu.title)
+    if not estimate.fits:
+        raise UserError(
+            f'train_dataloader.batch_size={batch}: a step needs {_size(estimate.peak)} '
+            f'(estimate), and {gpu.title} has {_size(gpu.memory)}. Fix: a smaller batch, and '
+            'optim_wrapper.accumulative_counts for the same update.'
+        )
     return Finding(
-        f'{_size(estimate.peak)} and {estimate.step_seconds:.3g} s a step of '
-        f'{plan.cfg.train_dataloader.batch_size} on {gpu.title} with '
-        f'{_size(gpu.memory)} (estimate)'
+        f'{_size(estimate.peak)} and {estimate.step_seconds:.3g} s a step of {batch} on '
+        f'{gpu.title} with {_size(gpu.memory)} (estimate)'
     )
 
 
-def title_and_memory(processes: int) -> tuple[str, int]:
-    """Return the name of the device that is here, and the bytes that a process has of it.
+@contextlib.contextmanager
+def within_memory(batch: int, processes: int) -> Iterator[None]:
+    """Run steps, and make an error that names the field of a step that does not fit.
+
+    Without a GPU the system would end this process, or another one of the machine, which
+    says nothing. So there an allocation fails beyond the process's share of the memory
+    that is free.
 
     Args:
-        processes (int): How many the training has on this machine. They share its memory, and
-            have a GPU each.
-    """
-    if torch.cuda.is_available():
-        _, memory = torch.cuda.mem_get_info()
-        return torch.cuda.get_device_name(), memory
-    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
-    return 'the CPU', memory // processes
-
-
-def _refuse_too_much(needed: int, memory: int, title: str) -> None:
-    """Refuse a step that needs more memory than there is.
-
-    Args:
-        needed (int): Bytes that a step needs.
-        memory (int): Bytes that a process has.
-        title (str): What has them.
+        batch (int): Samples of a step.
+        processes (int): How many of the training this machine has.
 
     Raises:
-        UserError: It needs more.
+        UserError: A step does not fit.
     """
-    if needed > memory:
+    limits = resource.getrlimit(resource.RLIMIT_DATA)
+    device = 'this machine'
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_name()
+    else:
+        resource.setrlimit(resource.RLIMIT_DATA, (_most_data(processes), limits[1]))
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
         raise UserError(
-            f'train_dataloader.batch_size: a step needs {_size(needed)} (counted), and {title} '
-            f'has {_size(memory)}. Fix: a smaller batch.'
-        )
+            f'train_dataloader.batch_size={batch}: a step does not fit into the memory of '
+            f'{device}. Fix: a smaller batch, and optim_wrapper.accumulative_counts for the '
+            'same update.'
+        ) from error
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, limits)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an allocation has failed, on a GPU or a CPU."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    # Torch has no class of its own for a CPU's.
+    return "can't allocate memory" in str(error)
+
+
+def _most_data(processes: int) -> int:
+    """Return the bytes that this process may hold: what it holds, and its share of the rest."""
+    held = _kilobytes('/proc/self/status', 'VmData')
+    free = _kilobytes('/proc/meminfo', 'MemAvailable')
+    return (held + free // processes) * 1024
+
+
+def _kilobytes(path: str, name: str) -> int:
+    """Return a number of a file of Linux whose lines are 'Name:   123 kB'."""
+    for line in Path(path).read_text(encoding='utf-8').splitlines():
+        if line.startswith(f'{name}:'):
+            return int(line.split()[1])
+    raise LookupError(f'{path} has no {name}')
 
 
 def _size(count: int) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from mmengine.runner import Runner
 
-from lm4ve.runner.finite_loss import losses_of
+from lm4ve.runner.ending.losses import losses_of
 from lm4ve.runner.precision import optim_wrappers
 
 #: Forward passes, with an update after each.

@@ -21,7 +21,6 @@ class Plan:
         configure (Callable): Returns the config of the training, with all flags; with
             ``for_this_machine=False`` as for a machine with GPUs.
         folder (Path): A temporary folder, in the place of the work directory.
-        resume (str | None): The flag ``--resume``.
         device (str | None): A GPU that the training is planned for, as ``lm4ve cost``
             names it: its time and memory are estimated. None: it runs on what is here.
         cfg (Config): Set by the check of the config. ``work_dir`` is the training's.
@@ -38,9 +37,6 @@ class Plan:
         done (int): How many of them the checkpoint has that the training continues
             from. Set by the check of the resume.
         checkpoint_bytes (int): The size of one checkpoint. Set by the steps.
-        kept_steps (list[int]): The epochs or iterations of earlier checkpoints that the
-            continued training deletes as it writes new ones, oldest first. Set by the
-            steps.
         peak (float): How many times the learning rate of the first step the highest one
             is; 0: not known. Set by the check of the schedule.
         step_seconds (float): What a step of the full batch takes on the device; 0: it is
@@ -51,7 +47,6 @@ class Plan:
 
     configure: Callable[..., Config]
     folder: Path
-    resume: str | None = None
     device: str | None = None
     cfg: Any = None
     local_processes: int = 1
@@ -61,7 +56,6 @@ class Plan:
     iterations: int = 0
     done: int = 0
     checkpoint_bytes: int = 0
-    kept_steps: list[int] = field(default_factory=list)
     peak: float = 0.0
     step_seconds: float = 0.0
     samples_of_worker: float = 0.0

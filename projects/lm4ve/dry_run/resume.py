@@ -22,7 +22,7 @@ def check_resume(plan: Plan) -> Finding:
     """
     cfg = plan.cfg
     _refuse_running(Path(cfg.work_dir))
-    choose_start(cfg, plan.resume)
+    choose_start(cfg)
     if not cfg.get('resume'):
         return _describe_beginning(cfg)
     path = Path(cfg.load_from)

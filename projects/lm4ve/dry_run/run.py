@@ -1,38 +1,33 @@
-"""Runs the checks of a dry run one after the other, and prints their table."""
+"""Runs the checks of a dry run one after the other, and prints a row for each."""
 
-import os
-import signal
+import shutil
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
-import torch.distributed
 from mmengine.config import Config
+from mmengine.dist import get_world_size
 from mmengine.logging import MMLogger
-from tqdm import tqdm
 
 from lm4ve.dry_run import ranks
 from lm4ve.dry_run.checks import CHECKS, Check
 from lm4ve.dry_run.finding import Finding, Verdict, describe_failure
 from lm4ve.dry_run.plan import Plan
-from lm4ve.errors import UserError
+from lm4ve.errors import StorageError, UserError
+from lm4ve.files import is_storage_error
 from lm4ve.runner.console import shorten
-from lm4ve.runner.error_boundary import report
-from lm4ve.runner.tables import print_table
+from lm4ve.runner.process_rank import is_first_process
 
-
-@dataclass(frozen=True)
-class Row:
-    """A row of the table: a check and what it has found."""
-
-    check: str
-    finding: Finding
+#: Where the second and the third column of the table begin.
+_VERDICT_AT = 12
+_TEXT_AT = 25
+#: Columns of text of the table where there is no terminal.
+_WIDTH = 170
 
 
 def dry_run(
     configure: Callable[..., Config],
-    resume: str | None = None,
     device: str | None = None,
 ) -> None:
     """Check all that a training needs, and print a table; the training is not started.
@@ -41,113 +36,73 @@ def dry_run(
 
     Args:
         configure (Callable): See :class:`lm4ve.dry_run.plan.Plan`.
-        resume (str, optional): The flag ``--resume``.
         device (str, optional): See :class:`lm4ve.dry_run.plan.Plan`.
 
     Raises:
         UserError: A check has failed. The message is that of the first one.
+        StorageError: Storage did not give a file to the first one that has failed.
     """
     shorten(MMLogger.get_current_instance())
+    _print('check', 'verdict', 'found')
+    findings: dict[str, Finding] = {}
     with tempfile.TemporaryDirectory(prefix='lm4ve-dry-run-') as folder:
-        plan = Plan(configure, Path(folder), resume, device)
-        rows = _run_checks(plan)
-    _print(rows)
-    failure = _describe_first_failure(rows)
-    if not failure:
-        return
-    if torch.distributed.is_initialized():
-        # The launcher ends all processes once one has; all have the same exit code.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise UserError(failure)
+        plan = Plan(configure, Path(folder), device)
+        for check in CHECKS:
+            finding = _run_check(check, plan, findings)
+            findings[check.name] = finding
+            _print(check.name, finding.verdict.value, finding.text)
+    _raise_first_failure(findings)
 
 
-def _run_checks(plan: Plan) -> list[Row]:
-    """Run all checks that can be run, and return a row for each."""
-    rows: list[Row] = []
-
-    def end(word: str) -> None:
-        """Report the table while the main thread waits for a process that has failed."""
-        failed = CHECKS[len(rows)].name
-        ending = [*rows, Row(failed, Finding(word, Verdict.FAILED))]
-        for check in CHECKS[len(ending) :]:
-            ending.append(Row(check.name, Finding('', Verdict.UNCHECKED)))
-        _print(ending)
-        report(_describe_first_failure(ending))
-
-    is_silent = None if _rank() == 0 else True  # None: where there is no terminal
-    for check in tqdm(CHECKS, 'checking', disable=is_silent, leave=False):
-        missing = _missing(check, rows)
-        if missing:
-            finding = Finding(f'needs {", ".join(missing)}', Verdict.UNCHECKED)
-        else:
-            finding = _run_check(check, plan, len(rows), end)
-        rows.append(Row(check.name, finding))
-    return rows
-
-
-def _missing(check: Check, rows: Sequence[Row]) -> list[str]:
-    """Return the checks that a check builds on and that have failed or were left out."""
-    without_result = (Verdict.FAILED, Verdict.UNCHECKED)
-    missing = []
-    for row in rows:
-        if row.check in check.needs and row.finding.verdict in without_result:
-            missing.append(row.check)
-    return missing
-
-
-def _run_check(
-    check: Check, plan: Plan, number: int, end: Callable[[str], None]
-) -> Finding:
-    """Run a check in this process, and return what it has found in all of them.
+def _run_check(check: Check, plan: Plan, findings: dict[str, Finding]) -> Finding:
+    """Run a check, and return what all processes have found; an error becomes a finding.
 
     Args:
         check (Check): The check.
         plan (Plan): Of the training.
-        number (int): The number of the check.
-        end (Callable): See :func:`lm4ve.dry_run.ranks.watched`.
+        findings (dict[str, Finding]): Of the checks before it, by name.
+
+    Raises:
+        UserError: It has failed in this process, and the others wait for this one.
     """
-    if not check.together:
-        return ranks.merge(_find(check, plan))
-    with ranks.watched(end):
-        finding = _find(check, plan)
-    failure = ''
-    if finding.verdict is Verdict.FAILED:
-        failure = finding.text
-    ranks.meet(number, failure, end)
-    return ranks.merge(finding)
-
-
-def _find(check: Check, plan: Plan) -> Finding:
-    """Run a check; an error becomes a finding."""
+    for needed in check.needs:
+        if findings[needed].verdict in (Verdict.FAILED, Verdict.UNCHECKED):
+            return Finding(f'needs {needed}', Verdict.UNCHECKED)
     try:
-        return check.find(plan)
-    except Exception as e:
-        return Finding(describe_failure(e), Verdict.FAILED)
+        own = check.find(plan)
+    except Exception as error:
+        failure = describe_failure(error, plan.cfg)
+        if check.together and get_world_size() > 1:
+            raise UserError(f'{check.name}: {ranks.with_rank(failure)}') from error
+        own = Finding(failure, Verdict.FAILED, may_pass=is_storage_error(error))
+    return ranks.merge(own)
 
 
-def _describe_first_failure(rows: Sequence[Row]) -> str:
-    """Return the name and the text of the first check that has failed, or ''."""
-    for row in rows:
-        if row.finding.verdict is Verdict.FAILED:
-            return f'{row.check}: {row.finding.text}'
-    return ''
+def _raise_first_failure(findings: dict[str, Finding]) -> None:
+    """Raise an error with the name and the text of the first check that has failed, if any."""
+    for name, finding in findings.items():
+        if finding.verdict is not Verdict.FAILED:
+            continue
+        message = f'{name}: {finding.text}'
+        if finding.may_pass:
+            raise StorageError(message)
+        raise UserError(message)
 
 
-def _rank() -> int:
-    """Return the rank of this process, also before the processes have met."""
-    return int(os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')))
+def _print(check: str, verdict: str, text: str) -> None:
+    """Print a row of the table as soon as it is known; the first process only.
 
-
-def _print(rows: Sequence[Row]) -> None:
-    """Print the table; the first process only."""
-    if _rank() != 0:
+    A process that the system ends in a check leaves the rows before it.
+    """
+    if not is_first_process():
         return
-    table = []
-    for row in rows:
-        cells = {
-            'check': row.check,
-            'verdict': row.finding.verdict.value,
-            'found': row.finding.text,
-        }
-        table.append(cells)
-    print_table('dry run', table, texts=('verdict', 'found'))
+    start = check.ljust(_VERDICT_AT) + verdict.ljust(_TEXT_AT - _VERDICT_AT)
+    row = textwrap.fill(
+        start + ' '.join(text.split()),
+        width=shutil.get_terminal_size((_WIDTH, 24)).columns,
+        subsequent_indent=' ' * _TEXT_AT,
+        drop_whitespace=True,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    print(row, flush=True)

@@ -26,13 +26,14 @@ from mmengine.runner import Runner
 
 from lm4ve.compat.mmengine_runner_state import give_loader
 from lm4ve.dry_run.finding import Finding, warning_if
+from lm4ve.dry_run.memory import within_memory
 from lm4ve.dry_run.peak import find_explosion, groups_of, train_at
 from lm4ve.dry_run.plan import Plan
 from lm4ve.errors import UserError, check, listing
 from lm4ve.runner.console import ConsoleHook
-from lm4ve.runner.finite_loss import losses_of
+from lm4ve.runner.ending.losses import losses_of
+from lm4ve.runner.ending.signals import current_signals
 from lm4ve.runner.runner import build_runner
-from lm4ve.runner.stopping import current_signals
 
 #: Iterations of training, of which the last one is timed.
 _STEPS = 2
@@ -89,7 +90,6 @@ class StepsHook(Hook):
         losses (dict[str, list[float]]): By name, of each step.
         seconds (float): The time of the last step.
         metrics (list[str]): The names of what the validation measures.
-        kept_steps (list[int]): See :class:`lm4ve.dry_run.plan.Plan`.
         losses_at_peak (list[float]): See :func:`lm4ve.dry_run.peak.train_at`.
 
     Args:
@@ -106,21 +106,16 @@ class StepsHook(Hook):
         self.losses: dict[str, list[float]] = {}
         self.seconds = 0.0
         self.metrics: list[str] = []
-        self.kept_steps: list[int] = []
         self.losses_at_peak: list[float] = []
         self._peak = peak
         self._peak_rates: list[float] = []
         self._began = 0.0
 
     def before_train(self, runner: Runner) -> None:
-        """Note the highest learning rates, and which checkpoints would be deleted later."""
+        """Note the highest learning rates."""
         if self._peak > 0:
             for group in groups_of(runner):
                 self._peak_rates.append(group['lr'] * self._peak)
-        for hook in runner.hooks:
-            if isinstance(hook, CheckpointHook):
-                self.kept_steps = list(getattr(hook, 'keep_ckpt_ids', ()))
-                return
 
     def before_train_iter(self, *args: Any, **kwargs: Any) -> None:
         """Note when a step begins."""
@@ -183,7 +178,18 @@ def check_steps(plan: Plan) -> Finding:
     """Train two steps, validate a few samples, measure a checkpoint, and try the highest rate.
 
     Raises:
-        UserError: A step does not fit into the GPU's memory.
+        UserError: A step does not fit into the memory.
+        Exception: What the training would raise.
+    """
+    batch = plan.cfg.train_dataloader.get('batch_size', 1)
+    with within_memory(batch, plan.local_processes):
+        return _try_steps(plan)
+
+
+def _try_steps(plan: Plan) -> Finding:
+    """Do what :func:`check_steps` says.
+
+    Raises:
         Exception: What the training would raise.
     """
     cfg = copy.deepcopy(plan.cfg)
@@ -204,7 +210,6 @@ def check_steps(plan: Plan) -> Finding:
     _train(runner)
     if steps.num_steps == 0:
         return Finding('nothing is left to train')
-    plan.kept_steps = steps.kept_steps
     plan.checkpoint_bytes = max(NowhereBackend.written.values(), default=0)
     if plan.checkpoint_bytes == 0:
         # A FlexibleRunner writes past the backend.
@@ -216,24 +221,15 @@ def check_steps(plan: Plan) -> Finding:
 
 
 def _train(runner: Any) -> None:
-    """Let a runner train until its :class:`StepsHook` ends it.
-
-    Raises:
-        UserError: A step does not fit into the GPU's memory.
-    """
+    """Let a runner train until its :class:`StepsHook` ends it."""
     try:
         with contextlib.suppress(StepsDone):
             runner.train()
-    except torch.OutOfMemoryError as e:
-        batch = runner.cfg.train_dataloader.batch_size
-        raise UserError(
-            f'train_dataloader.batch_size={batch}: a step does not fit into the memory of '
-            f'{torch.cuda.get_device_name()}. Fix: a smaller batch, and '
-            'optim_wrapper.accumulative_counts for the same update.'
-        ) from e
     finally:
-        # The training loop has asked for it; see StopHook.
-        current_signals().waits = False
+        # The training has begun, and let them wait; see EndingHook.
+        signals = current_signals()
+        if signals is not None:
+            signals.waits = False
 
 
 def _describe(steps: StepsHook, plan: Plan) -> str:
@@ -245,8 +241,6 @@ def _describe(steps: StepsHook, plan: Plan) -> str:
         f'{steps.num_steps} of {batch} samples: {describe_losses(steps.losses)}, the last in '
         f'{steps.seconds:.3g} s'
     )
-    if torch.cuda.is_available():
-        text += f' with {torch.cuda.max_memory_allocated() / 1e9:.2f} GB'
     if 'val' in plan.loaders:
         text += f'; 1 of validation: {listing(steps.metrics) or "no metrics"}'
     return text

@@ -11,7 +11,7 @@ from lm4ve.dry_run.finding import Finding
 from lm4ve.dry_run.plan import Plan
 from lm4ve.errors import listing
 from lm4ve.llm.readers import file_of
-from lm4ve.runner.missing import dicts_in
+from lm4ve.runner.config.fields import dicts_in
 
 
 def check_weights(plan: Plan) -> Finding:

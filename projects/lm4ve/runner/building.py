@@ -6,7 +6,7 @@ the traceback has the part of the config.
 """
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mmengine.config import Config
@@ -36,15 +36,23 @@ def find_built_field(error: BaseException) -> str | None:
             built = frame.f_locals.get('dataloader')
     if config is None or not isinstance(built, Mapping):
         return None
-    return _find_path(config.to_dict(), built, '')
+    whole = config.to_dict()
+    # A part as it was built, before one that a host may have completed.
+    return _find_path(whole, built, _is_equal) or _find_path(whole, built, _is_source)
 
 
-def _find_path(node: Any, built: Mapping[str, Any], path: str) -> str | None:
+def _find_path(
+    node: Any,
+    built: Mapping[str, Any],
+    matches: Callable[[Mapping[str, Any], Mapping[str, Any]], bool],
+    path: str = '',
+) -> str | None:
     """Search a node and everything below it for the dict from which a part was built.
 
     Args:
         node: A value of the config.
         built (Mapping): The dict that ``build_from_cfg`` got.
+        matches (Callable): Whether a dict of the config is the one that is searched.
         path (str): The path of the node; '' for the whole config.
 
     Returns:
@@ -52,7 +60,7 @@ def _find_path(node: Any, built: Mapping[str, Any], path: str) -> str | None:
     """
     if isinstance(node, Mapping):
         # The whole config is the source of the runner, which is no part of it.
-        if path and _is_source(node, built):
+        if path and matches(node, built):
             return path
         items = [(str(key), value) for key, value in node.items()]
     elif isinstance(node, (list, tuple)):
@@ -61,10 +69,15 @@ def _find_path(node: Any, built: Mapping[str, Any], path: str) -> str | None:
         return None
     for name, value in items:
         value_path = f'{path}.{name}' if path else name
-        source_path = _find_path(value, built, value_path)
+        source_path = _find_path(value, built, matches, value_path)
         if source_path is not None:
             return source_path
     return None
+
+
+def _is_equal(node: Mapping[str, Any], built: Mapping[str, Any]) -> bool:
+    """Return whether a part was built from just this dict of the config."""
+    return dict(node) == dict(built)
 
 
 def _is_source(node: Mapping[str, Any], built: Mapping[str, Any]) -> bool:

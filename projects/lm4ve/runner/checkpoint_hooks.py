@@ -8,6 +8,7 @@ that a test of another model's checkpoint ends with a score near chance and exit
 """
 
 from collections import OrderedDict
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,9 @@ from lm4ve.llm.finite import check_finite
 from lm4ve.registry import HOOKS
 from lm4ve.runner.accumulation import go_on_within_update
 from lm4ve.runner.checkpoint_files import load_strictly, select_state
+from lm4ve.runner.ending.hook import save_iteration, saving
 from lm4ve.runner.plain_data import restore_histories, to_plain
 from lm4ve.runner.same_data import SameDataHook, innermost
-from lm4ve.runner.stop_hook import save_iteration
 from lm4ve.runner.trained_config import Use, compare_with_training
 
 Checkpoint = dict[str, Any]
@@ -104,6 +105,10 @@ class AtomicCheckpointHook(SavesBeforeDeleting):
                     f"Deleted '{path}', which a killed run left half done."
                 )
 
+    def saving(self, runner: Runner) -> AbstractContextManager[None]:
+        """Write no bad step, and fail in all processes if one cannot write."""
+        return saving(runner)
+
     def after_train(self, runner: Runner) -> None:
         """Save the end of a training that has stopped early, then publish.
 
@@ -112,10 +117,12 @@ class AtomicCheckpointHook(SavesBeforeDeleting):
         """
         has_stopped_early = getattr(runner.train_loop, 'stop_training', False)
         if has_stopped_early and self.save_last and not self._has_saved_end(runner):
-            save_iteration(runner, runner.iter)
+            with self.saving(runner):
+                save_iteration(runner, runner.iter)
             # MMEngine publishes this checkpoint.
             self.last_ckpt = runner.message_hub.get_info('last_ckpt')
-        super().after_train(runner)
+        with self.saving(runner):
+            super().after_train(runner)
 
     def _has_saved_end(self, runner: Runner) -> bool:
         """Return whether the last regular checkpoint holds all that was trained."""

@@ -2,12 +2,15 @@
 
 import contextlib
 import gc
+import hashlib
 import logging
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -15,14 +18,24 @@ from typing import NoReturn
 
 import torch
 from mmengine.logging import MessageHub, MMLogger
+from torch.distributed.distributed_c10d import _get_default_store
 
 from lm4ve import compat
 from lm4ve.errors import StorageError, UserError
-from lm4ve.files import is_storage_error
+from lm4ve.files import is_full_disk, is_storage_error
 from lm4ve.runner.building import find_built_field
+from lm4ve.runner.ending.signals import (
+    INTERRUPTED,
+    STOP_SIGNALS,
+    handle_signals,
+    ignore_ends_of_workers,
+    is_one_of_several,
+    signal_behind,
+)
+from lm4ve.runner.ending.together import is_of_all
+from lm4ve.runner.exit_codes import DONE, STOPPED, TRY_AGAIN, USERS_MISTAKE
 from lm4ve.runner.pipes import exit_when_output_is_closed
 from lm4ve.runner.process_rank import is_first_process, process_rank
-from lm4ve.runner.stopping import handle_signals, signal_behind
 
 #: Environment variable with the folder where the processes of a launcher leave errors.
 ERRORS = 'LM4VE_ERRORS'
@@ -33,17 +46,32 @@ STOP_FILE = 'stop'
 AFTER_STOP = 'after_stop'
 #: Begins the part of an error's line that differs by process.
 TRACEBACK = ' (traceback: '
+#: What PyTorch says of a worker that has ended, and by which signal.
+_LOST_WORKER = re.compile(
+    r'DataLoader worker \(pid(?:\(s\))? (?P<pids>[\d, ]+)\) '
+    r'(?:is killed by signal: (?P<name>[\w ]+)|exited unexpectedly)'
+)
+#: What the errors of gloo, of the store and of nccl say where another process has ended.
+LOST_CONNECTION = (
+    'gloo/transport/tcp/pair.cc',
+    'DistNetworkError: Failed to recv',
+    'DistNetworkError: Connection reset by peer',
+    'DistNetworkError: Broken pipe',
+    'remote process exiting prematurely',
+)
+#: Characters of an error's words that are printed.
+_LENGTH = 1000
+#: Seconds in which others may ask the first process whether an error was printed.
+_PATIENCE = 1.0
 
 
 def run_tool(main: Callable[[], None]) -> None:
     """Run a command; any exception becomes one line on stderr and an exit code.
 
-    The code is 2; 130 after Ctrl-C, 143 after SIGTERM, 138 after SIGUSR1, 140 after
-    SIGUSR2; 141 where nobody reads the output any more; and 1 where another start may
-    help: storage did not give a file, or one of several processes had an error that the
-    user need not mend.
-    Tracebacks go to the log file. Of several processes, one that fails ends at once: the
-    others learn of an error only by the end of its process.
+    The code is one of :mod:`lm4ve.runner.exit_codes`, 130 after Ctrl-C, or 141 where
+    nobody reads the output any more. Tracebacks go to the log file. Of several
+    processes, one that fails alone ends at once: the others learn of an error only by
+    the end of its process.
 
     Args:
         main (Callable): The command. It takes nothing; what it returns is dropped.
@@ -52,19 +80,30 @@ def run_tool(main: Callable[[], None]) -> None:
         SystemExit: With the code, after an error.
     """
     compat.activate()
-    try:
-        with handle_signals():
-            try:
-                with exit_when_output_is_closed():
-                    main()
-            except (Exception, KeyboardInterrupt) as e:
-                sys.exit(_report_error(e))
-    except SystemExit as e:
-        if torch.distributed.is_initialized() and isinstance(e.code, int):
-            _end_now(e.code)
-        raise
+    code = DONE
+    # Whether no process waits for this one where it ends.
+    is_orderly = True
+    with handle_signals():
+        try:
+            with exit_when_output_is_closed():
+                main()
+        except (Exception, KeyboardInterrupt) as e:
+            ignore_ends_of_workers()
+            code = _report_error(e)
+            is_orderly = is_of_all(e)
+        except SystemExit as e:
+            if not torch.distributed.is_initialized() or not isinstance(e.code, int):
+                raise
+            code = e.code
+            is_orderly = code == DONE
+    # Not above: the exception holds the model there, and with it the group.
     if torch.distributed.is_initialized():
-        _leave_group()
+        if is_orderly:
+            _leave_group()
+        if code != DONE:
+            _end_now(code)
+    if code != DONE:
+        sys.exit(code)
 
 
 def _report_error(error: BaseException) -> int:
@@ -75,21 +114,26 @@ def _report_error(error: BaseException) -> int:
     number = signal_behind(error)
     if number is not None:
         _report_stop(number)
-        return 128 + number
+        return INTERRUPTED if number == signal.SIGINT else STOPPED
+    _report_once(error, _message_of(error))
+    if is_full_disk(error):
+        return TRY_AGAIN
     if isinstance(error, UserError):
-        report(without_traceback(error))
-        return 2
-    if isinstance(error, StorageError):
-        report(without_traceback(error))
-        return 1
-    report(_in_one_line(error))
-    if is_storage_error(error):
-        return 1
+        return USERS_MISTAKE
+    if is_storage_error(error) or _lost_worker_behind(error):
+        return TRY_AGAIN
     # Before the processes have met, one may be killed, too, and others lose it.
     is_lost = isinstance(error, torch.distributed.DistError)
     if is_lost or torch.distributed.is_initialized():
-        return 1
-    return 2
+        return TRY_AGAIN
+    return USERS_MISTAKE
+
+
+def _message_of(error: BaseException) -> str:
+    """Return the line that is printed of an error."""
+    if isinstance(error, (UserError, StorageError)):
+        return without_traceback(error)
+    return _in_one_line(error)
 
 
 def without_traceback(error: UserError | StorageError) -> str:
@@ -111,8 +155,7 @@ def _report_stop(number: signal.Signals) -> None:
     if not is_first_process():
         return
     info = MessageHub.get_current_instance().runtime_info
-    saved = info.get('last_ckpt', 'nothing')
-    how = info.get(AFTER_STOP, f'Saved: {saved} (--resume).')
+    how = info.get(AFTER_STOP, f'Saved: {_newest_saved()} (--resume).')
     line = f'Stopped by {number.name}. {how}'
     folder = os.environ.get(ERRORS)
     if folder is None:
@@ -121,27 +164,152 @@ def _report_stop(number: signal.Signals) -> None:
         Path(folder, STOP_FILE).write_text(line, encoding='utf-8')
 
 
+def _newest_saved() -> str:
+    """Return the path of the checkpoint that ``--resume`` takes, or 'nothing'.
+
+    MMEngine names it in the work directory, which has a folder for each start's log.
+    """
+    log = _current_log()
+    if log is None:
+        return 'nothing'
+    pointer = log.parent.parent / 'last_checkpoint'
+    if not pointer.is_file():
+        return 'nothing'
+    return pointer.read_text(encoding='utf-8').strip()
+
+
 def _in_one_line(error: BaseException) -> str:
     """Describe an exception in one line, and write its traceback to the log file."""
     command = ' '.join([Path(sys.argv[0]).name, *sys.argv[1:2]])
     path = _log_file()
     with open(path, 'a', encoding='utf-8') as log:
         log.write(''.join(traceback.format_exception(error)))
-    words = ' '.join(str(error).split())[:1000]
+    worker = _lost_worker_behind(error)
+    if worker:
+        return f'{command}: {worker}{TRACEBACK}{path})'
+    words = _shortened(' '.join(_words_of(error).split()))
+    if is_lost_connection(f'{type(error).__name__}: {words}'):
+        return (
+            f'{command}: another process has ended, whose own error says why '
+            f'({type(error).__name__}: {words}){TRACEBACK}{path})'
+        )
     field = find_built_field(error)
     place = '' if field is None else f'{field}: '
     return f'{command}: {place}{type(error).__name__}: {words}{TRACEBACK}{path})'
 
 
+def is_lost_connection(words: str) -> bool:
+    """Return whether an error's type and words say that another process has ended."""
+    return any(part in words for part in LOST_CONNECTION)
+
+
+def _lost_worker_behind(error: BaseException) -> str:
+    """Return a sentence on the dataloader's worker whose end led to an error; '' if none did."""
+    sentence = ''
+    cause: BaseException | None = error
+    while cause is not None:
+        lost = _LOST_WORKER.search(str(cause))
+        if lost is not None:
+            how = 'has ended without a word'
+            if lost['name']:
+                how = f'was killed by a signal: {lost["name"].strip()}'
+            sentence = (
+                f'a worker of a dataloader (process {lost["pids"]}) {how} (out of memory?). '
+                'Fix: fewer num_workers, or a smaller batch_size'
+            )
+        if lost is not None and lost['name']:
+            break
+        cause = cause.__cause__ or cause.__context__
+    return sentence
+
+
+def _words_of(error: BaseException) -> str:
+    """Return an error's message; of one that a dataloader's worker has raised, its end.
+
+    PyTorch puts the worker's whole traceback into the message, before what it was.
+    """
+    lines = str(error).splitlines()
+    if not any(line.startswith('Original Traceback') for line in lines):
+        return str(error)
+    is_frame = [line.startswith('  File "') for line in lines]
+    if not any(is_frame):
+        return str(error)
+    last = len(lines) - 1 - is_frame[::-1].index(True)
+    cause = last + 1
+    # The line of code, and marks below it.
+    while cause < len(lines) and lines[cause].startswith('    '):
+        cause += 1
+    return f'{lines[0]} {" ".join(lines[cause:])}'
+
+
+def _shortened(words: str) -> str:
+    """Return a text without its middle if it is long: what went wrong often stands at its end."""
+    if len(words) <= _LENGTH:
+        return words
+    return f'{words[: _LENGTH // 2]} ... {words[-_LENGTH // 2 :]}'
+
+
+def _current_log() -> Path | None:
+    """Return the file of the current log, or None if there is no log."""
+    if not MMLogger._instance_dict:
+        return None
+    path = MMLogger.get_current_instance().log_file
+    if path is None or not Path(path).parent.is_dir():
+        return None
+    return Path(path)
+
+
 def _log_file() -> str:
     """Return the file of the current log, or a new temporary one if there is no log."""
-    if MMLogger._instance_dict:
-        path = MMLogger.get_current_instance().log_file
-        if path is not None and Path(path).parent.is_dir():
-            return str(path)
+    log = _current_log()
+    if log is not None:
+        return str(log)
     descriptor, path = tempfile.mkstemp('.log', 'lm4ve-error-')
     os.close(descriptor)
     return path
+
+
+def _report_once(error: BaseException, message: str) -> None:
+    """Report an error, unless another process reports it.
+
+    The first process reports what all have agreed on. Processes that have met ask their
+    store whether one of them has had the same error. Before, a mistake of the user's is
+    the same to all processes of a machine.
+    """
+    if os.environ.get(ERRORS) is not None:
+        report(message)
+        return
+    if is_of_all(error):
+        is_reported = not is_first_process()
+    elif torch.distributed.is_initialized():
+        is_reported = _was_reported(message.partition(TRACEBACK)[0])
+    else:
+        is_mistake = isinstance(error, UserError)
+        is_reported = is_mistake and is_one_of_several() and not _is_first_of_machine()
+    if not is_reported:
+        report(message)
+
+
+def _was_reported(sentence: str) -> bool:
+    """Return whether another process of the group has reported a sentence; note that this one does.
+
+    The store may be gone with its process.
+    """
+    if is_lost_connection(sentence):
+        # The words have addresses, which differ by process.
+        sentence = 'lost connection'
+    name = f'lm4ve_error/{hashlib.sha256(sentence.encode()).hexdigest()}'
+    try:
+        count: int = _get_default_store().add(name, 1)
+    except RuntimeError:
+        return False
+    return count > 1
+
+
+def _is_first_of_machine() -> bool:
+    """Return whether this process is the first of its machine, as its launcher says."""
+    local = os.environ.get('SLURM_LOCALID', os.environ.get('LOCAL_RANK', '0'))
+    return local == '0'
 
 
 def report(message: str) -> None:
@@ -166,18 +334,24 @@ def _leave_group() -> None:
 
 
 def _end_now(code: int) -> NoReturn:
-    """End this process after a failure, and its children, without leaving the group.
+    """End this process after a failure, and its children.
 
-    On nccl, leaving the group first finishes what was begun together with processes
-    that wait for this one: it may never return, and no launcher sees a process that does
-    not end. The interpreter's own end would abort gloo's threads (:func:`_leave_group`).
+    It has not left its group if it failed alone. On nccl, leaving the group first
+    finishes what was begun together with processes that wait for this one: it may never
+    return, and no launcher sees a process that does not end. The interpreter's own end
+    would abort gloo's threads (:func:`_leave_group`).
     """
-    # PyTorch's handler raises an error when a worker of a dataloader ends.
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    ignore_ends_of_workers()
+    # A second signal changes nothing any more.
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     for child in multiprocessing.active_children():
         child.terminate()
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
+    is_asked_by_others = torch.distributed.is_initialized() and is_first_process()
+    if is_asked_by_others and code != DONE:
+        time.sleep(_PATIENCE)
     os._exit(code)

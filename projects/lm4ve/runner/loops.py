@@ -28,10 +28,10 @@ from lm4ve.compat.mmengine_runner_state import seed_of_all_ranks
 from lm4ve.errors import UserError, check
 from lm4ve.registry import LOOPS
 from lm4ve.runner.accumulation import end_epochs_with_updates
+from lm4ve.runner.ending.signals import keep_workers_at_signals
 from lm4ve.runner.epoch_length import EpochLengthHook
 from lm4ve.runner.resume import refuse_other_checkpoints
 from lm4ve.runner.seeding import DATA, PAUSE, STEP, seed_everything
-from lm4ve.runner.stopping import current_signals, keep_workers_at_signals
 
 
 def schedules_of(runner: Any) -> list[Any]:
@@ -201,7 +201,7 @@ class _ExactLoop(BaseLoop):  # type: ignore[misc]
             self._sampler = sampler
 
     def begin(self) -> None:
-        """Check what the runner has resumed, and let signals wait for an update.
+        """Check what the runner has resumed.
 
         Raises:
             UserError: Processes have loaded different checkpoints, or a schedule cannot
@@ -216,8 +216,6 @@ class _ExactLoop(BaseLoop):  # type: ignore[misc]
             self._sampler.seed = seed_of_all_ranks(self.runner)
         if self._iter >= self._max_iters or self._epoch >= self._max_epochs:
             self._warn_that_nothing_is_left()
-        # From here on signals end the run after an update; see StopHook.
-        current_signals().waits = True
 
     def _check_schedules(self) -> None:
         """Check that schedules of a fixed number of steps last until the end.

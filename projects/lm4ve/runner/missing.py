@@ -7,7 +7,7 @@ data set has been built, and in every process.
 import inspect
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from mmengine.logging import print_log
 from lm4ve.errors import UserError
 from lm4ve.llm.sources import find_files, locate_packaged
 from lm4ve.runner.config.classes import classes_named
+from lm4ve.runner.config.fields import dicts_in
 from lm4ve.runner.cores import count_cores
+from lm4ve.runner.process_rank import is_first_process
 
 #: Fields of models with weights or a tokenizer: a path, an address, a packaged model or
 #: a hub id.
@@ -40,6 +42,8 @@ _LOADERS = ('train_dataloader', 'val_dataloader')
 #: What to do without a block's language model, and the one to try with.
 _MODEL_FIX = "put the language model's folder there, or try a small one"
 _SMALL_MODEL = 'package:all-MiniLM-L6-v2'
+#: Words for ``resume`` that stand for the newest checkpoint of the work directory.
+SEARCHED = ('newest', 'auto')
 #: What to do without any other file.
 _FILE_FIX = 'put it there, or name another place'
 
@@ -86,6 +90,8 @@ def require_all(cfg: Config, processes: int = 1) -> None:
     found = find_missing(cfg, processes)
     if any(each.stops for each in found):
         raise UserError(describe(found))
+    if not is_first_process():
+        return
     for each in found:
         print_log(str(each), logger='current', level=logging.WARNING)
 
@@ -121,23 +127,6 @@ def find_missing(cfg: Config, processes: int = 1) -> list[Missing]:
         found += _missing_data(dataset, f'{loader}.dataset', cfg)
     found += _missing_devices(processes)
     return _merge(found)
-
-
-def dicts_in(node: Any, field: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield every dict of a config's part with its field, outer ones before inner ones.
-
-    Args:
-        node: The part.
-        field (str): Its own field.
-    """
-    items: Any = ()
-    if isinstance(node, Mapping):
-        yield field, node
-        items = node.items()
-    elif isinstance(node, (list, tuple)):
-        items = enumerate(node)
-    for name, child in items:
-        yield from dicts_in(child, f'{field}.{name}')
 
 
 def _class_of(node: Mapping[str, Any], field: str, cfg: Config) -> Any:
@@ -223,7 +212,13 @@ def _missing_files(
 
 
 def missing_start(cfg: Config) -> list[Missing]:
-    """Return the checkpoint ``load_from``, in a list, if it is not there."""
+    """Return the checkpoint ``load_from``, in a list, if it is not there.
+
+    One of the run itself may take its place; see
+    :func:`lm4ve.runner.resume.choose_start`, which calls this once it is sure.
+    """
+    if cfg.get('resume') in SEARCHED:
+        return []
     path = cfg.get('load_from')
     if not path or _is_there(str(path)):
         return []

@@ -3,22 +3,25 @@
 MMEngine writes lists and matrices to the log as they are, without the classes' names.
 Metrics of mmpretrain and mmaction2 compute both: ``ConfusionMatrix``, and
 ``SingleLabelMetric`` with ``average=None``.
+
+pandas and scikit-learn are imported when a test has such metrics; other tests do without.
 """
 
-import io
-from collections.abc import Callable, Collection, Sequence
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from lm4ve.runner.console import SHOWN, WIDTH
-from lm4ve.runner.rich_console import Console
-from lm4ve.runner.tables import print_table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: The end of the name of a metric that is a list with a number for each class.
 _CLASSWISE = '_classwise'
@@ -42,21 +45,44 @@ class PerClassHook(Hook):  # type: ignore[misc]
         self, runner: Runner, metrics: dict[str, Any] | None = None
     ) -> None:
         """Print the tables, and save the picture beside the log file."""
-        metrics = metrics or {}
-        matrix = find_matrix(metrics)
-        columns = columns_of(metrics, matrix)
-        if not columns:
+        lists = find_lists(metrics or {})
+        matrix = find_matrix(metrics or {})
+        if not lists and matrix is None:
             return
-        count = len(next(iter(columns.values())))
-        names = _class_names(runner, count)
-        runner.logger.info(class_table(names, columns), extra=SHOWN)
+        dataset = runner.test_dataloader.dataset
+        classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
+        try:
+            self._report(runner, lists, matrix, classes or ())
+        except ImportError as e:
+            # The scores of the test are in the log by now.
+            runner.logger.warning(
+                f'No results of each class: {e}. Fix: pip install pandas scikit-learn'
+            )
+
+    def _report(
+        self,
+        runner: Runner,
+        lists: dict[str, Sequence[float]],
+        matrix: np.ndarray | None,
+        classes: Sequence[Any],
+    ) -> None:
+        """Print the tables, and save the picture.
+
+        Args:
+            runner (Runner): Gives the log and its folder.
+            lists (dict): See :func:`find_lists`.
+            matrix (np.ndarray, optional): See :func:`find_matrix`.
+            classes (Sequence): The names of the classes, if known.
+        """
+        frame = class_frame(lists, matrix, classes)
+        runner.logger.info(class_table(frame), extra=SHOWN)
         if matrix is None:
             return
+        names = name_classes(classes, len(matrix))
         runner.logger.info(matrix_table(names, matrix), extra=SHOWN)
-        plot = _find_plot(runner)
-        if plot is not None and is_main_process():
+        if is_main_process():
             path = Path(runner.log_dir) / 'confusion_matrix.png'
-            draw_matrix(plot, matrix, names, path)
+            draw_matrix(matrix, names, path)
             runner.logger.info(f'{"picture":12} {path}', extra=SHOWN)
 
 
@@ -69,43 +95,26 @@ def find_matrix(metrics: dict[str, Any]) -> np.ndarray | None:
     """
     for value in metrics.values():
         shape = tuple(getattr(value, 'shape', ()))
-        if len(shape) == 2 and shape[0] == shape[1]:
-            return np.asarray(value)
+        if len(shape) != 2 or shape[0] != shape[1]:
+            continue
+        matrix = np.asarray(value)
+        if np.issubdtype(matrix.dtype, np.integer):
+            return matrix
     return None
 
 
-def columns_of(
-    metrics: dict[str, Any], matrix: np.ndarray | None
-) -> dict[str, list[float]]:
-    """Return the columns of the table of classes, each with a number for each class.
-
-    Args:
-        metrics (dict): Of the test.
-        matrix (np.ndarray, optional): The confusion matrix ``[C, C]``. It gives the
-            number of samples, recall and precision, in percent. A single metric with
-            such a list has the same numbers, and is left out.
+def find_lists(metrics: dict[str, Any]) -> dict[str, Sequence[float]]:
+    """Return the metrics that have a number for each class.
 
     Returns:
-        dict[str, list[float]]: Named by the last part of the metric's name, or by more
-        of it where metrics share that part, as 'a/f1-score' and 'b/f1-score'. Empty if
-        the metrics have nothing about classes. NaN stands for the recall of a class
-        without samples, and for the precision of one that was never predicted.
+        dict[str, Sequence[float]]: Named by the last part of the metric's name, or by
+        more of it where metrics share that part, as 'a/f1-score' and 'b/f1-score'.
     """
-    columns: dict[str, list[float]] = {}
-    if matrix is not None:
-        right = np.diagonal(matrix)
-        columns['samples'] = matrix.sum(axis=1).tolist()
-        columns['recall'] = _percent(right, matrix.sum(axis=1))
-        columns['precision'] = _percent(right, matrix.sum(axis=0))
     lists = {}
     for name, values in metrics.items():
         if name.endswith(_CLASSWISE):
-            lists[name.removesuffix(_CLASSWISE)] = list(values)
-    for name, values in lists.items():
-        column = _shorten(name, lists)
-        if column not in columns:
-            columns[column] = values
-    return columns
+            lists[name.removesuffix(_CLASSWISE)] = values
+    return {_shorten(name, lists): values for name, values in lists.items()}
 
 
 def _shorten(name: str, names: Collection[str]) -> str:
@@ -124,151 +133,139 @@ def _shorten(name: str, names: Collection[str]) -> str:
     return name
 
 
-def _percent(parts: np.ndarray, wholes: np.ndarray) -> list[float]:
-    """Return each part as a percentage of its whole, or NaN where that is zero."""
-    is_there = wholes > 0
-    percentages: list[float] = np.where(
-        is_there, 100 * parts / np.where(is_there, wholes, 1), np.nan
-    ).tolist()
-    return percentages
+def name_classes(classes: Sequence[Any], count: int) -> list[str]:
+    """Return the names of so many classes, or their numbers if there are more or fewer names."""
+    if len(classes) != count:
+        classes = range(count)
+    return [str(name) for name in classes]
 
 
-def class_table(names: Sequence[str], columns: dict[str, list[float]]) -> str:
-    """Return a table with a row for each class, or for the weakest of many.
+def class_frame(
+    lists: dict[str, Sequence[float]],
+    matrix: np.ndarray | None,
+    classes: Sequence[Any] = (),
+) -> pd.DataFrame:
+    """Return a table with a row for each class.
 
     Args:
-        names (Sequence[str]): Of the classes.
-        columns (dict[str, list[float]]): See :func:`columns_of`.
+        lists (dict): See :func:`find_lists`. A list that is shorter than others ends
+            with NaN.
+        matrix (np.ndarray, optional): The confusion matrix ``[C, C]``. It gives the
+            number of samples, recall and precision, in percent. A list of one of these
+            names has the same numbers, and is left out.
+        classes (Sequence): Their names. The classes are numbered if these are not as
+            many as the rows.
+
+    Returns:
+        pd.DataFrame: NaN stands for the recall of a class without samples, and for the
+        precision of one that was never predicted.
     """
-    shown = list(range(len(names)))
+    import pandas as pd
+
+    columns = {}
+    if matrix is not None:
+        right = pd.Series(np.diagonal(matrix))
+        samples = pd.Series(matrix.sum(axis=1))
+        predicted = pd.Series(matrix.sum(axis=0))
+        # Whole numbers also where a longer list beside it adds rows.
+        columns['samples'] = samples.astype('Int64')
+        columns['recall'] = 100 * right / samples
+        columns['precision'] = 100 * right / predicted
+    for name, values in lists.items():
+        columns.setdefault(name, pd.Series(np.asarray(values, dtype=float)))
+    frame = pd.DataFrame(columns)
+    frame.index = pd.Index(name_classes(classes, len(frame)), name='class')
+    return frame
+
+
+def class_table(frame: pd.DataFrame) -> str:
+    """Return the table of :func:`class_frame` as text, of many classes the weakest."""
     title = 'each class'
-    weakness = columns.get('recall') or next(iter(columns.values()))
-    if len(names) > MOST_CLASSES:
+    if len(frame) > MOST_CLASSES:
+        title = f'the weakest {MOST_CLASSES} of {len(frame)} classes'
+        weakness = 'recall' if 'recall' in frame else frame.columns[0]
         # NaN comes last.
-        shown = np.argsort(weakness, kind='stable')[:MOST_CLASSES].tolist()
-        title = f'the weakest {MOST_CLASSES} of {len(names)} classes'
-    rows = []
-    for i in shown:
-        row = {'class': names[i]}
-        for column, values in columns.items():
-            row[column] = _format(values[i])
-        rows.append(row)
-    return _render(title, rows)
+        frame = frame.sort_values(weakness, kind='stable').head(MOST_CLASSES)
+    frame = frame.rename(index=_shorten_class)
+    text: str = frame.reset_index().to_string(
+        index=False, float_format='{:.2f}'.format, na_rep='-'
+    )
+    return f'{title}\n{text}'
 
 
-def _format(value: float) -> str:
-    """Return a count as it is, another number with two digits, and '-' for NaN."""
-    if value != value:
-        return '-'
-    if isinstance(value, int):
-        return str(value)
-    return f'{value:.2f}'
+def _shorten_class(name: str) -> str:
+    """Return the beginning of a class's name that fits beside the numbers."""
+    return name[: WIDTH // 2]
 
 
 def matrix_table(names: Sequence[str], matrix: np.ndarray) -> str:
-    """Return the confusion matrix as a table, or its largest fields if it is too wide.
+    """Return the confusion matrix as text, or its largest fields if it is too wide.
 
     Args:
         names (Sequence[str]): Of the classes.
         matrix (np.ndarray): See :func:`find_matrix`.
     """
+    import pandas as pd
+
     if len(names) > WIDTH:
         return confusion_table(names, matrix)
-    rows = []
-    for i, name in enumerate(names):
-        row = {'true, predicted': f'{i} {name[:_NAME_WIDTH]}'}
-        for j, count in enumerate(matrix[i]):
-            row[str(j)] = str(count) if count else '.'
-        rows.append(row)
-    text = _render('confusion matrix', rows)
+    rows = [f'{i} {name[:_NAME_WIDTH]}' for i, name in enumerate(names)]
+    frame = pd.DataFrame(matrix, index=rows)
+    text = frame.astype(str).replace('0', '.').to_string()
     if max(len(line) for line in text.splitlines()) > WIDTH:
         return confusion_table(names, matrix)
-    return text
+    return f'confusion matrix: a row for each true class, a column for each predicted\n{text}'
 
 
 def confusion_table(names: Sequence[str], matrix: np.ndarray) -> str:
-    """Return a table of the largest confusions of one class with another.
+    """Return the largest confusions of one class with another as text.
 
     Args:
         names (Sequence[str]): Of the classes.
         matrix (np.ndarray): See :func:`find_matrix`.
     """
+    import pandas as pd
+
     confused = matrix.copy()
     np.fill_diagonal(confused, 0)
-    samples = matrix.sum(axis=1)
-    order = np.argsort(-confused, axis=None, kind='stable')
-    rows = []
-    for place in order[:MOST_CONFUSIONS].tolist():
-        true, predicted = divmod(place, len(names))
-        count = confused[true, predicted]
-        if count == 0:
-            break
-        row = {
-            'true': names[true],
-            'predicted': names[predicted],
-            'samples': str(count),
-            '% of the class': f'{100 * count / samples[true]:.1f}',
+    largest = np.argsort(-confused, axis=None, kind='stable')[:MOST_CONFUSIONS]
+    true, predicted = np.unravel_index(largest, confused.shape)
+    shown = np.array([name[: WIDTH // 3] for name in names])
+    counts = confused[true, predicted]
+    frame = pd.DataFrame(
+        {
+            'true': shown[true],
+            'predicted': shown[predicted],
+            'samples': counts,
+            '% of the class': 100 * counts / matrix.sum(axis=1)[true].clip(min=1),
         }
-        rows.append(row)
-    if not rows:
+    )
+    frame = frame[frame['samples'] > 0]
+    if frame.empty:
         return 'no confusion: each sample is predicted right'
-    return _render('the largest confusions', rows, texts=['predicted'])
+    text: str = frame.to_string(index=False, float_format='{:.1f}'.format)
+    return f'the largest confusions\n{text}'
 
 
-def draw_matrix(
-    plot: Callable[..., Any], matrix: np.ndarray, names: Sequence[str], path: Path
-) -> None:
+def draw_matrix(matrix: np.ndarray, names: Sequence[str], path: Path) -> None:
     """Save a picture of the confusion matrix.
 
     Args:
-        plot (Callable): ``ConfusionMatrix.plot`` of mmpretrain or mmaction2.
         matrix (np.ndarray): See :func:`find_matrix`.
         names (Sequence[str]): Of the classes.
         path (Path): Of the picture.
     """
-    # Slow to import, and only a test needs it.
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
+    from sklearn.metrics import ConfusionMatrixDisplay
 
-    figure = plot(
-        torch.as_tensor(matrix),
+    side = np.clip(0.4 * len(names), 5, 16)
+    figure = Figure((side + 1, side), layout='constrained')
+    axes = figure.subplots()
+    ConfusionMatrixDisplay(matrix, display_labels=names).plot(
+        ax=axes,
         include_values=len(names) <= _MOST_NUMBERS,
-        classes=list(names),
-        show=False,
+        xticks_rotation='vertical',
     )
-    # The hosts center the turned names above the columns, where neighbors overlap.
-    figure.autofmt_xdate(ha='left')
     if len(names) > MOST_CLASSES:
-        figure.axes[0].set(xticks=[], yticks=[])
-    figure.savefig(path, bbox_inches='tight')
-    pyplot.close(figure)
-
-
-def _render(title: str, rows: list[dict[str, str]], texts: Sequence[str] = ()) -> str:
-    """Return the text of a table, without spaces at the end of lines."""
-    file = io.StringIO()
-    print_table(title, rows, console=Console(file=file), texts=texts)
-    lines = [line.rstrip() for line in file.getvalue().splitlines()]
-    return '\n'.join(lines)
-
-
-def _class_names(runner: Runner, count: int) -> list[str]:
-    """Return the names of so many classes; those without a name have their number."""
-    dataset = runner.test_dataloader.dataset
-    meta = getattr(dataset, 'metainfo', None)
-    known: Sequence[Any] = ()
-    if meta and meta.get('classes'):
-        known = meta['classes']
-    names = []
-    for number in range(count):
-        name = known[number] if number < len(known) else number
-        names.append(str(name))
-    return names
-
-
-def _find_plot(runner: Runner) -> Callable[..., Any] | None:
-    """Return the function of a host's metric that draws confusion matrices, or None."""
-    for metric in runner.test_evaluator.metrics:
-        if hasattr(metric, 'plot'):
-            plot: Callable[..., Any] = metric.plot
-            return plot
-    return None
+        axes.set(xticks=[], yticks=[])
+    figure.savefig(path)

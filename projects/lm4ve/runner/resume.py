@@ -1,4 +1,4 @@
-"""Find the newest whole checkpoint, and continue training from it.
+"""Choose where a run starts, and find the newest whole checkpoint to continue from.
 
 MMEngine resumes from the path in the work directory's file ``last_checkpoint``,
 unchecked. A disk that was full or a machine that lost power leaves a damaged file
@@ -16,8 +16,9 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from lm4ve.compat.mmengine_runner_state import resumed_from
-from lm4ve.errors import CheckpointError, UserError, listing
+from lm4ve.errors import CheckpointError, UserError, check, listing
 from lm4ve.runner.checkpoint_files import meta_of, read_checkpoint
+from lm4ve.runner.missing import SEARCHED, missing_start
 from lm4ve.runner.process_rank import find_difference, is_first_process
 
 _NAME = re.compile(r'(epoch|iter)_(\d+)\.pth')
@@ -183,53 +184,75 @@ def _iterations_in(name: str) -> int | None:
     return int(match[2])
 
 
-def resume_newest(cfg: Config, needed: bool = False) -> None:
-    """Make a config continue from the newest checkpoint of its work directory.
+def choose_start(cfg: Config) -> None:
+    """Choose where a run starts: anew, with the weights of a checkpoint, or resumed.
+
+    This is the one place. ``cfg.resume`` says how:
+
+    - False: with the weights of ``load_from`` if it names a checkpoint, else anew;
+    - True: resumed from ``load_from``; without one, as 'auto';
+    - 'auto': resumed from the newest whole checkpoint of the work directory; if there is
+      none, as with False;
+    - 'newest': the same, but there has to be one.
 
     Args:
-        cfg (Config): Gets ``resume`` and ``load_from``; without a checkpoint, it
-            trains from the beginning.
-        needed (bool): Raise an error instead of training from the beginning.
+        cfg (Config): Its ``resume`` is True or False afterwards, and ``load_from`` names
+            the checkpoint.
+
+    Raises:
+        UserError: There is no such checkpoint, or it is damaged.
+    """
+    how = cfg.get('resume') or False
+    check('resume', how, choices=(False, True, *SEARCHED))
+    if how in SEARCHED or (how and not cfg.get('load_from')):
+        how = _find_newest(cfg, is_needed=how == 'newest')
+        cfg.resume = how
+        if how:
+            return  # it is whole
+    _require_load_from(cfg)
+    path = cfg.get('load_from')
+    if how and Path(path).is_file():
+        check_whole(path)
+
+
+def _find_newest(cfg: Config, is_needed: bool) -> bool:
+    """Name the newest whole checkpoint of the work directory in ``load_from``, if there is one.
+
+    Returns:
+        bool: Whether there is one.
 
     Raises:
         UserError: All checkpoints are damaged, or there is none and one is needed.
     """
     path, notes = newest_checkpoint(cfg.work_dir)
-    if path is None and needed:
+    if path is None and is_needed:
         raise UserError(
             f"There is no checkpoint in work_dir='{cfg.work_dir}': use --resume auto."
         )
-    cfg.resume = path is not None
     if path is not None:
         cfg.load_from = str(path)
     if is_first_process():
         _log_choice(path, notes)
+    return path is not None
 
 
-def choose_start(cfg: Config, resume: str | None) -> None:
-    """Make a config begin or continue as the flag ``--resume`` and its own fields say.
+def _require_load_from(cfg: Config) -> None:
+    """Check that the checkpoint ``load_from`` exists, unless it is an address.
 
-    Args:
-        cfg (Config): Gets ``resume`` and ``load_from``. A path that the flag gives is
-            there already.
-        resume (str, optional): 'newest', 'auto', or a path; None without the flag.
+    Other runners than ``Runner``, such as that of DeepSpeed, may load a folder.
 
     Raises:
-        UserError: There is no checkpoint to continue from, or it is damaged.
+        UserError: It does not exist, or is a folder for ``Runner``.
     """
-    if resume == 'newest':
-        resume_newest(cfg, needed=True)
-        return
-    if resume == 'auto':
-        resume_newest(cfg)
-        return
-    if not cfg.get('resume'):
-        return
+    for missing in missing_start(cfg):
+        raise UserError(str(missing))
     path = cfg.get('load_from')
-    if not path:
-        resume_newest(cfg)
-    elif Path(path).is_file():
-        check_whole(path)
+    if not path or '://' in str(path):
+        return
+    if cfg.get('runner_type', 'Runner') == 'Runner' and Path(path).is_dir():
+        raise UserError(
+            f"load_from='{path}' is a folder. Fix: name a checkpoint in it."
+        )
 
 
 def refuse_other_checkpoints(runner: Any) -> None:

@@ -9,7 +9,6 @@ import inspect
 import logging
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import mmengine.runner
@@ -30,11 +29,12 @@ from lm4ve.runner.accumulation import (
 from lm4ve.runner.checkpoint_hooks import PlainCheckpointHook
 from lm4ve.runner.class_count import ClassCountHook
 from lm4ve.runner.compiling import compile_training, parse_compile
+from lm4ve.runner.config.completing import complete_config
 from lm4ve.runner.config.schedules import ENDS
 from lm4ve.runner.console import ConsoleHook, raise_when_closed, shorten
+from lm4ve.runner.ending.hook import EndingHook
 from lm4ve.runner.evaluation import BatchEvaluator
 from lm4ve.runner.loops import schedules_of
-from lm4ve.runner.missing import missing_start
 from lm4ve.runner.per_class import PerClassHook
 from lm4ve.runner.precision import (
     PrecisionHook,
@@ -43,27 +43,13 @@ from lm4ve.runner.precision import (
     refuse_other_dtypes,
     set_tf32,
 )
-from lm4ve.runner.resume import resume_newest
+from lm4ve.runner.resume import choose_start
 from lm4ve.runner.running_statistics import RunningStatisticsHook
-from lm4ve.runner.scored_data import SampleCountHook, set_test_mode
-from lm4ve.runner.stop_hook import StopHook
+from lm4ve.runner.scored_data import SampleCountHook
+from lm4ve.runner.without_gpu import join_group
 
-#: Names of MMEngine's default hooks. Its runner accepts None only under these.
-_MMENGINES_HOOKS = (
-    'runtime_info',
-    'timer',
-    'sampler_seed',
-    'logger',
-    'param_scheduler',
-    'checkpoint',
-)
 #: The number of a group of parameters, and 'lr' or 'weight_decay'.
 _Rate = tuple[int, str]
-#: MMEngine's loop -> ours, which resumes exactly.
-_EXACT_LOOPS = {
-    'EpochBasedTrainLoop': 'lm4ve.EpochLoop',
-    'IterBasedTrainLoop': 'lm4ve.IterLoop',
-}
 
 
 class Runner(mmengine.runner.Runner):  # type: ignore[misc]
@@ -228,12 +214,12 @@ def initial_rates(runner: Any) -> dict[_Rate, float]:
 def build_runner(cfg: Config, short_console: bool = False) -> Any:
     """Build the config's runner: ours, or the one that ``runner_type`` names.
 
-    With ``resume`` and without ``load_from``, training continues from the newest
-    checkpoint of the work directory, or begins if there is none. Resuming loads
-    strictly, and MMEngine's training loops are replaced by ours, which resume exactly.
+    On several processes without a GPU, these meet first. Then the start is chosen
+    (:func:`lm4ve.runner.resume.choose_start`), and the config is completed
+    (:func:`lm4ve.runner.config.completing.complete_config`).
 
     Args:
-        cfg (Config): See :func:`lm4ve.runner.command_line.finish_config`. Changed in
+        cfg (Config): See :func:`lm4ve.runner.config.final.final_config`. Changed in
             place.
         short_console (bool): See :class:`Runner`.
 
@@ -241,28 +227,15 @@ def build_runner(cfg: Config, short_console: bool = False) -> Any:
         Runner: Ready to train, validate or test.
 
     Raises:
-        UserError: ``load_from`` does not exist, ``runner_type`` is unknown, all
-            checkpoints to resume from are damaged, or a data set that is scored has
-            ``test_mode=False``.
+        UserError: ``runner_type`` is unknown, there is no such start, or a data set that
+            is scored has ``test_mode=False``.
     """
     compat.activate()
-    runner_type = cfg.get('runner_type', 'Runner')
-    check('runner_type', runner_type, choices=RUNNERS.module_dict)
-    _check_load_from(cfg, runner_type)
-    if cfg.get('resume') and not cfg.get('load_from'):
-        resume_newest(cfg)  # sets `resume` to False if there is no checkpoint
-    if cfg.get('resume'):
-        _load_strictly_by_default(cfg)
-    _replace_training_loop(cfg)
-    _drop_hooks_set_to_none(cfg)
-    scored = set_test_mode(cfg)
-    if runner_type == 'Runner':
-        runner = _build_runner(cfg, short_console)
-    else:
-        _refuse_fields_of_our_runner(cfg, runner_type)
-        runner = RUNNERS.get(runner_type).from_cfg(cfg)
-        if short_console:
-            shorten(runner.logger)
+    check('runner_type', cfg.get('runner_type', 'Runner'), choices=RUNNERS.module_dict)
+    join_group(cfg)
+    choose_start(cfg)
+    scored = complete_config(cfg)
+    runner = _construct(cfg, short_console)
     for field in scored:
         runner.logger.info(f'{field}.test_mode=True, since it is scored.')
     if short_console:
@@ -272,7 +245,7 @@ def build_runner(cfg: Config, short_console: bool = False) -> Any:
     for hook_class in (
         SampleCountHook,
         NeckHook,
-        StopHook,
+        EndingHook,
         ClassCountHook,
         PrecisionHook,
         PerClassHook,
@@ -284,23 +257,20 @@ def build_runner(cfg: Config, short_console: bool = False) -> Any:
     return runner
 
 
-def _check_load_from(cfg: Config, runner_type: str) -> None:
-    """Check that the checkpoint ``load_from`` exists, unless it is an address.
-
-    Other runners than ``Runner``, such as that of DeepSpeed, may load a folder.
+def _construct(cfg: Config, short_console: bool) -> Any:
+    """Construct the runner of the class that ``runner_type`` names.
 
     Raises:
-        UserError: It does not exist, or is a folder for ``Runner``.
+        UserError: Another runner than ours would have to read our runner's fields.
     """
-    for missing in missing_start(cfg):
-        raise UserError(str(missing))
-    path = cfg.get('load_from')
-    if not path or '://' in str(path):
-        return
-    if runner_type == 'Runner' and Path(path).is_dir():
-        raise UserError(
-            f"load_from='{path}' is a folder. Fix: name a checkpoint in it."
-        )
+    runner_type = cfg.get('runner_type', 'Runner')
+    if runner_type == 'Runner':
+        return _construct_ours(cfg, short_console)
+    _refuse_fields_of_our_runner(cfg, runner_type)
+    runner = RUNNERS.get(runner_type).from_cfg(cfg)
+    if short_console:
+        shorten(runner.logger)
+    return runner
 
 
 def _refuse_fields_of_our_runner(cfg: Config, runner_type: str) -> None:
@@ -324,40 +294,7 @@ def _refuse_fields_of_our_runner(cfg: Config, runner_type: str) -> None:
         )
 
 
-def _replace_training_loop(cfg: Config) -> None:
-    """Replace one of MMEngine's training loops in a config by ours; leave any other loop.
-
-    A config names MMEngine's loop by ``train_cfg.type`` or by ``train_cfg.by_epoch``.
-
-    Args:
-        cfg (Config): Changed in place.
-    """
-    loop = dict(cfg.get('train_cfg') or {})
-    if 'by_epoch' in loop:
-        by_epoch = loop.pop('by_epoch')
-        loop.setdefault(
-            'type', 'EpochBasedTrainLoop' if by_epoch else 'IterBasedTrainLoop'
-        )
-    loop_type = str(loop.get('type')).removeprefix('mmengine.')
-    if loop_type in _EXACT_LOOPS:
-        cfg.train_cfg = ConfigDict(loop, type=_EXACT_LOOPS[loop_type])
-
-
-def _drop_hooks_set_to_none(cfg: Config) -> None:
-    """Remove default hooks that a config sets to None, which switches them off.
-
-    MMEngine does so for its own hooks, and fails at None under any other name.
-
-    Args:
-        cfg (Config): Changed in place.
-    """
-    hooks = cfg.get('default_hooks') or {}
-    for name, hook in list(hooks.items()):
-        if hook is None and name not in _MMENGINES_HOOKS:
-            del hooks[name]
-
-
-def _build_runner(cfg: Config, short_console: bool) -> Runner:
+def _construct_ours(cfg: Config, short_console: bool) -> Runner:
     """Build this file's :class:`Runner` from a config, in the place of MMEngine's ``from_cfg``.
 
     The config's fields whose names are arguments of MMEngine's runner are passed as
@@ -373,31 +310,3 @@ def _build_runner(cfg: Config, short_console: bool) -> Runner:
     parameters = inspect.signature(mmengine.runner.Runner).parameters
     arguments = {name: value for name, value in cfg.items() if name in parameters}
     return Runner(**arguments, cfg=cfg, short_console=short_console)
-
-
-def set_strict_loading(cfg: Config, **options: Any) -> None:
-    """Add the hook for strict loading to a config, or replace the one that it has.
-
-    Args:
-        cfg (Config): Changed in place.
-        **options: Arguments of
-            :class:`lm4ve.runner.checkpoint_hooks.WholeCheckpointHook`.
-    """
-    cfg.setdefault('default_hooks', ConfigDict())
-    cfg.default_hooks.whole_checkpoint = ConfigDict(
-        type='lm4ve.WholeCheckpointHook', **options
-    )
-
-
-def _load_strictly_by_default(cfg: Config) -> None:
-    """Add the hook for strict loading to a config, unless it has the hook already."""
-    hooks = [
-        *(cfg.get('default_hooks') or {}).values(),
-        *(cfg.get('custom_hooks') or ()),
-    ]
-    for hook in hooks:
-        if not isinstance(hook, dict):
-            continue
-        if str(hook.get('type')).rpartition('.')[2] == 'WholeCheckpointHook':
-            return
-    set_strict_loading(cfg)

@@ -1,21 +1,24 @@
 """Let a config that was written for GPUs run without one."""
 
+import datetime
 import logging
 import os
 import subprocess
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
+from lm4ve.errors import check
 from lm4ve.runner.process_rank import is_first_process
 
 
 def adapt_to_cpu(cfg: Config, trains: bool = True) -> None:
     """Change fields of a config that need a GPU, if there is none.
 
-    Mixed precision becomes fp32, and the processes of a launcher communicate by gloo.
+    Mixed precision becomes fp32, and a model of several processes is wrapped for the CPU.
 
     Args:
         cfg (Config): Changed in place; its ``launcher`` must be set.
@@ -29,7 +32,6 @@ def adapt_to_cpu(cfg: Config, trains: bool = True) -> None:
         text = f'No GPU: {doing} in fp32, without {" and ".join(left_out)}.'
         print_log(text, logger='current', level=logging.WARNING)
     if cfg.launcher != 'none':
-        _join_group(cfg)
         _wrap_without_device(cfg)
 
 
@@ -58,21 +60,37 @@ def _leave_out_fp16(cfg: Config) -> list[str]:
     return fields
 
 
-def _join_group(cfg: Config) -> None:
-    """Initialize torch's process group with gloo, unless there is a group.
+def join_group(cfg: Config) -> None:
+    """Let the processes of a launcher meet on gloo, unless there is a GPU or a group.
 
     MMEngine's own initialization would select a CUDA device. It is skipped where a group
     exists.
+
+    Raises:
+        UserError: ``dist_cfg.timeout`` is no number of seconds.
+        DistStoreError: Another process did not come within that time.
     """
+    if cfg.get('launcher', 'none') == 'none' or torch.cuda.is_available():
+        return
     if torch.distributed.is_initialized():
         return
+    settings = (cfg.get('env_cfg') or {}).get('dist_cfg') or {}
     if cfg.launcher == 'slurm':
-        _set_rendezvous_from_slurm(cfg)
-    torch.distributed.init_process_group('gloo')
+        _set_rendezvous_from_slurm(settings)
+    timeout = None
+    seconds = settings.get('timeout')
+    if seconds is not None:
+        check('env_cfg.dist_cfg.timeout', seconds, kind=(int, float), above=0)
+        timeout = datetime.timedelta(seconds=seconds)
+    torch.distributed.init_process_group('gloo', timeout=timeout)
 
 
-def _set_rendezvous_from_slurm(cfg: Config) -> None:
-    """Set torch's environment variables for the processes' rendezvous from Slurm's variables."""
+def _set_rendezvous_from_slurm(settings: Mapping[str, Any]) -> None:
+    """Set torch's environment variables for the processes' rendezvous from Slurm's variables.
+
+    Args:
+        settings (Mapping): The config's ``dist_cfg``.
+    """
     env = os.environ
     if 'MASTER_ADDR' not in env:
         nodes = env.get('SLURM_JOB_NODELIST', env.get('SLURM_NODELIST', ''))
@@ -80,8 +98,7 @@ def _set_rendezvous_from_slurm(cfg: Config) -> None:
             ['scontrol', 'show', 'hostnames', nodes], text=True
         )
         env['MASTER_ADDR'] = hosts.split()[0]
-    port = cfg.get('env_cfg', {}).get('dist_cfg', {}).get('port', 29500)
-    env.setdefault('MASTER_PORT', str(port))
+    env.setdefault('MASTER_PORT', str(settings.get('port', 29500)))
     env['RANK'] = env['SLURM_PROCID']
     env['WORLD_SIZE'] = env['SLURM_NTASKS']
     env['LOCAL_RANK'] = env.get('SLURM_LOCALID', '0')

@@ -112,6 +112,7 @@ class Pool:
             for job, outcome in ended:
                 if isinstance(outcome, Failure):
                     failures.append(outcome)
+                    self.store.note_failure(job, outcome.reason)
                     progress.say(f'{job}: {outcome.reason}')
                     continue
                 progress.finish(job.variant, outcome.seconds)

@@ -5,7 +5,7 @@ from that here, so that both have one rule, one table and one plot.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,7 @@ class Report:
         reference (str): The variant that is in each comparison.
         names (Sequence[str]): All variants, in the order of tables.
         scores (Mapping[str, Score]): That of each variant that has one.
+        failed (Collection[str]): Variants that have failed, wholly or in part.
         comparisons (list[Comparison]): The planned ones; a positive difference says
             that the first of the two is better.
         sentence, details (str): The answer, and all comparisons in words.
@@ -102,6 +103,7 @@ class Report:
     recipe: str
     rule: str
     command: str
+    failed: Collection[str] = ()
     warnings: Sequence[str] = ()
     cells: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     cells_words: str = ''
@@ -127,6 +129,7 @@ def write_report(report: Report, out: Path, console: Console | None = None) -> N
         report.metric,
         report.margin,
         report.cells,
+        report.failed,
     )
     words = describe_table(report)
     _write_tables(report, out)

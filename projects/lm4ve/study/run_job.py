@@ -8,6 +8,7 @@ The processes of a pool and the tasks of a cluster are such commands; ``lm4ve ab
 
 import argparse
 import contextlib
+import math
 import multiprocessing
 import os
 import signal
@@ -21,12 +22,13 @@ from typing import Any
 
 import torch
 
+from lm4ve.files import sole_use
 from lm4ve.runner.command_line import run_tool
 from lm4ve.runner.process_rank import is_first_process
 from lm4ve.study.job import KINDS
 from lm4ve.study.store import (
     LOG,
-    job_lock,
+    lock_of,
     read_result,
     read_spec,
     write_result,
@@ -50,7 +52,7 @@ def run_job(folder: Path, launcher: str = 'none') -> None:
     is_first = _is_first(launcher)
     lock: Any = contextlib.nullcontext()
     if is_first:
-        lock = job_lock(folder, timeout=-1)
+        lock = sole_use(lock_of(folder), wait=math.inf)
     with lock:
         if read_result(folder) is not None:
             print(f'{folder} has a result already.')

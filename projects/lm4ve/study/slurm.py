@@ -2,8 +2,9 @@
 
 The cluster queues the tasks, limits how many run at a time, and requeues what it preempts
 or what reaches its time limit; a requeued training continues from its last checkpoint.
-The command itself only waits: it can be stopped and started again while tasks run, and
-finds them by the file beside each job.
+The command submits and ends, so that no process waits for days beside the queue. Started
+again it finds the tasks by the file beside each job, and submits the next round, or
+reports.
 """
 
 import getpass
@@ -21,16 +22,11 @@ from submitit.slurm.slurm import SlurmExecutor
 
 from lm4ve.errors import UserError, require
 from lm4ve.files import read_json, write_json
+from lm4ve.runner.exit_codes import DONE, STOPPED
 from lm4ve.study.job import KINDS, Job
 from lm4ve.study.pool import Ended, Pool, job_words
 from lm4ve.study.store import read_result
 
-#: Seconds between two looks at the queue.
-INTERVAL = 5.0
-#: A busy controller is asked so often before the command ends with an error.
-_TRIES = 12
-#: Seconds that a shared file system may need to show the result of a task that has ended.
-DELAY = 10.0
 #: Minutes that a task may run.
 _LIMIT = 24 * 60
 #: Seconds that a task waits at most until Slurm ends it.
@@ -83,9 +79,11 @@ def _run_command(words: Sequence[str]) -> int:
         words (Sequence[str]): What follows ``python``.
     """
     process = subprocess.Popen([sys.executable, *words])
+    passed_on = []
 
     def pass_on(number: int, frame: object) -> None:
         # Some clusters signal all processes of a task, others this one only.
+        passed_on.append(number)
         process.send_signal(number)
 
     own = {
@@ -95,20 +93,20 @@ def _run_command(words: Sequence[str]) -> int:
     code = process.wait()
     for number, handler in own.items():
         signal.signal(number, handler)
-    if _was_stopped(code, signal.SIGUSR2):
+    if _was_stopped(code) and signal.SIGUSR2 in passed_on:
         # Sent before the time limit or at preemption. Now submitit's own handler
         # requeues the task and ends it; in processes but the first it does nothing.
         signal.raise_signal(signal.SIGUSR2)
         time.sleep(_UNTIL_ENDED)
-    if _was_stopped(code, signal.SIGTERM):
+    if _was_stopped(code):
         # Slurm ends or requeues the task. One that ends before would count as failed.
         time.sleep(_UNTIL_ENDED)
     return code
 
 
-def _was_stopped(code: int, number: int) -> bool:
+def _was_stopped(code: int) -> bool:
     """Return whether a command ended by a signal: as it ends itself, or while it started."""
-    return code in (128 + number, -number)
+    return code in (STOPPED, -signal.SIGUSR2, -signal.SIGTERM)
 
 
 @dataclass
@@ -123,29 +121,40 @@ class SlurmPool(Pool):
     options: Mapping[str, str] = field(default_factory=dict)
 
     def _run(self, todo: list[Job]) -> Ended:
-        """Submit jobs, except those that are queued already; wait for all."""
+        """Submit jobs that were not submitted yet, and end the command while any is queued.
+
+        Once none is queued, a job without a result has failed. It is told of, and the next
+        command submits it again.
+
+        Raises:
+            SystemExit: Jobs are in the queue; nothing failed.
+            UserError: Slurm refuses the jobs, or does not answer.
+        """
         active = _queue()
-        # Jobs with the ids of their tasks.
-        waiting: list[tuple[Job, str]] = []
+        queued: list[str] = []
+        failed: list[tuple[Job, str]] = []
         new: list[Job] = []
         for job in todo:
             task = self._task_of(job)
-            if task is not None and task in active:
-                waiting.append((job, task))
-            else:
+            if task is None:
                 new.append(job)
-        if waiting:
-            print(f'{len(waiting)} jobs are in the queue of Slurm already', flush=True)
+            elif task in active:
+                queued.append(task)
+            else:
+                failed.append((job, task))
+        if queued:
+            print(f'{len(queued)} jobs are in the queue of Slurm already', flush=True)
         if new:
-            waiting += self._submit(new)
-        try:
-            yield from self._wait(waiting)
-        except (UserError, KeyboardInterrupt, GeneratorExit):
-            _describe_waiting(waiting)
-            raise
+            queued += self._submit(new)
+        if queued:
+            _describe_queued(queued)
+            sys.exit(DONE)
+        for job, task in failed:
+            (self.store.folder_of(job) / _NOTE).unlink(missing_ok=True)
+            yield job, self.outcome(job, f'ended (Slurm job {task})')
 
-    def _submit(self, jobs: list[Job]) -> list[tuple[Job, str]]:
-        """Submit jobs as one array; return each job with its task's id.
+    def _submit(self, jobs: list[Job]) -> list[str]:
+        """Submit jobs as one array; return the id of each job's task.
 
         Raises:
             UserError: Slurm refuses them.
@@ -165,7 +174,7 @@ class SlurmPool(Pool):
         for share, task in zip(shares, tasks, strict=True):
             for job in share:
                 write_json(dict(task=task.job_id), self.store.folder_of(job) / _NOTE)
-                submitted.append((job, task.job_id))
+                submitted.append(task.job_id)
         array, _, _ = tasks[0].job_id.partition('_')
         print(f'submitted {len(jobs)} jobs to Slurm as job {array}', flush=True)
         return submitted
@@ -221,34 +230,13 @@ class SlurmPool(Pool):
         task: str | None = stored.get('task')
         return task
 
-    def _wait(self, waiting: list[tuple[Job, str]]) -> Ended:
-        """Wait until no task is in the queue; yield each job that has ended.
 
-        Args:
-            waiting (list[tuple[Job, str]]): Jobs with the ids of their tasks. A job that
-                has ended is taken out, so that the list always holds those in the queue.
-        """
-        while waiting:
-            active = _queue()
-            gone = [(job, task) for job, task in waiting if task not in active]
-            if any(self.store.result(job) is None for job, _ in gone):
-                time.sleep(DELAY)
-                active = _queue()  # a requeued task is back
-            for job, task in gone:
-                if task in active:
-                    continue
-                waiting.remove((job, task))
-                yield job, self.outcome(job, f'ended (Slurm job {task})')
-            if waiting:
-                time.sleep(INTERVAL)
-
-
-def _describe_waiting(waiting: Sequence[tuple[Job, str]]) -> None:
-    """Print how to go on waiting for jobs, and how to end them."""
-    arrays = sorted({task.partition('_')[0] for _, task in waiting})
+def _describe_queued(tasks: Sequence[str]) -> None:
+    """Print how to go on once jobs have ended, and how to end them."""
+    arrays = sorted({task.partition('_')[0] for task in tasks})
     print(
-        f'{len(waiting)} jobs stay in the queue of Slurm. The same command waits for '
-        f'them again; this ends them: scancel {" ".join(arrays)}',
+        f'{len(tasks)} jobs are in the queue of Slurm. Once they have ended, the same command '
+        f'goes on, or reports. This ends them: scancel {" ".join(arrays)}',
         flush=True,
     )
 
@@ -265,12 +253,13 @@ def _queue() -> set[str]:
     # '--all' includes hidden partitions.
     command = ['squeue', '--noheader', '--array', '--all', '--format=%i']
     command.append(f'--user={getpass.getuser()}')
-    for _ in range(_TRIES):
-        try:
-            asked = subprocess.run(command, capture_output=True, text=True)
-        except FileNotFoundError as e:
-            raise UserError('There is no Slurm here: squeue is missing.') from e
-        if asked.returncode == 0:
-            return set(asked.stdout.split())
-        time.sleep(INTERVAL)
-    raise UserError(f'Slurm does not answer: {asked.stderr.strip()}')
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError as e:
+        raise UserError('There is no Slurm here: squeue is missing.') from e
+    if asked.returncode != 0:
+        raise UserError(
+            f'Slurm does not answer: {asked.stderr.strip()}. Its jobs go on. Fix: the same '
+            'command again, later.'
+        )
+    return set(asked.stdout.split())

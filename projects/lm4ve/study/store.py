@@ -4,6 +4,7 @@
     <folder>/<key>/result.json     the result: exists and is whole: done
     <folder>/<key>/spec.json       the job, from which a process runs it
     <folder>/<key>/log.txt         what it printed
+    <folder>/<key>/failure.json    why it has no result, until it is tried again
     <folder>/<key>/run/            a training; a checkpoint until it is done
     <folder>/<key>.lock            held while the job runs
 
@@ -11,16 +12,15 @@ Studies that share a folder share their jobs: what is decided by the same things
 once.
 """
 
+import contextlib
 import math
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from lm4ve.errors import UserError, require
 from lm4ve.files import read_json, require_writable, sole_use, write_json
@@ -30,6 +30,7 @@ from lm4ve.study.job import KINDS, Job
 RESULT = 'result.json'
 SPEC = 'spec.json'
 LOG = 'log.txt'
+FAILURE = 'failure.json'
 #: Seconds that a job of a killed command may need to end.
 ORPHANS = 30.0
 #: A label in a file.
@@ -86,6 +87,20 @@ class Store:
         """Return a job's result, or None if it has to be run."""
         return read_result(self.folder_of(job))
 
+    def note_failure(self, job: Job, reason: str) -> None:
+        """Write down why a job gave no result; not where the disk is full."""
+        with contextlib.suppress(UserError):
+            write_json(dict(reason=reason), self.folder_of(job) / FAILURE)
+
+    def failure(self, job: Job) -> str | None:
+        """Return why a job gave no result when it was tried last; None if it did not fail."""
+        if self.result(job) is not None:
+            return None
+        stored = read_json(self.folder_of(job) / FAILURE)
+        if not isinstance(stored, dict):
+            return None
+        return str(stored.get('reason'))
+
     def done(self, jobs: Iterable[Job]) -> Done:
         """Return the jobs that have a result, with it."""
         found = []
@@ -107,21 +122,16 @@ class Store:
         """
         folder = self.folder_of(job)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with job_lock(folder, ORPHANS):
+            with sole_use(lock_of(folder), ORPHANS):
                 if read_result(folder) is not None:
                     return
                 _delete_all_but_training(folder, KINDS[job.kind].continues)
                 folder.mkdir(exist_ok=True)
                 write_json(_to_json(job), folder / SPEC)
-        except Timeout as e:
-            raise UserError(
-                f"A job of an earlier command still writes in '{folder}'."
-            ) from e
         except OSError as e:
             raise UserError(f"'{folder}' cannot be written: {e.strerror or e}.") from e
 
-    @contextmanager
+    @contextlib.contextmanager
     def lock(self, field: str) -> Iterator[None]:
         """Hold the folder inside.
 
@@ -136,16 +146,12 @@ class Store:
             yield
 
 
-def job_lock(folder: Path, timeout: float) -> FileLock:
-    """Return the lock of a job's folder; the process that holds it frees it by ending.
+def lock_of(folder: Path) -> Path:
+    """Return the lock of a job's folder.
 
-    The lock's file lies beside the folder, since the folder is emptied under the lock.
-
-    Args:
-        folder (Path): The job's folder.
-        timeout (float): Seconds to wait for the lock; -1: without end.
+    It lies beside the folder, since the folder is emptied under the lock.
     """
-    return FileLock(folder.with_name(f'{folder.name}.lock'), timeout=timeout)
+    return folder.with_name(f'{folder.name}.lock')
 
 
 def _delete_all_but_training(folder: Path, continues: bool) -> None:

@@ -1,6 +1,6 @@
 """The table of a study's results: a row for each variant, and its comparison."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from lm4ve.study.cells import Metric, format_p_value
 from lm4ve.study.compare import Comparison, Score
@@ -17,6 +17,7 @@ def result_rows(
     metric: Metric,
     margin: float,
     cells: Mapping[str, Mapping[str, str]],
+    failed: Collection[str] = (),
 ) -> list[Row]:
     """Return a row for each variant: its score, and its comparison with the reference.
 
@@ -29,12 +30,13 @@ def result_rows(
         metric (Metric): What the scores are.
         margin (float): The smallest difference that matters, in its unit.
         cells (Mapping): More columns: name -> variant -> cell.
+        failed (Collection[str]): Variants that have failed, wholly or in part.
     """
     comparison_with = {row_of(one, reference): one for one in comparisons}
     verdict = _verdict_title(reference, comparisons)
     rows = []
     for name in names:
-        row = {'variant': name, metric.name: 'not run'}
+        row = {'variant': name, metric.name: state_without_score(name, failed)}
         if name in scores:
             row[metric.name] = metric.score(scores[name].mean, scores[name].half)
         for column, of_variant in cells.items():
@@ -53,6 +55,11 @@ def result_rows(
             row[verdict] = brief_verdict(comparison, metric, margin)
         rows.append(row)
     return rows
+
+
+def state_without_score(name: str, failed: Collection[str]) -> str:
+    """Return the cell of a variant that has no score."""
+    return 'failed' if name in failed else 'not run'
 
 
 def row_of(comparison: Comparison, reference: str) -> str:

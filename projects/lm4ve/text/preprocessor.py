@@ -86,8 +86,10 @@ class TextPreprocessor(BaseDataPreprocessor):
             if not row:
                 raise UserError(f'The text {text!r} has no token.')
             rows.append(self._cut(row))
-        lengths = torch.tensor([len(row) for row in rows])
-        padding = torch.arange(int(lengths.max())) >= lengths[:, None]
+        lengths = [len(row) for row in rows]
+        # From the list: `lm4ve cost` runs this on tensors that have no values.
+        places = torch.arange(max(lengths))
+        padding = places >= torch.tensor(lengths)[:, None]
         ids = torch.full(padding.shape, self.tokenizer.pad_token_id)
         # One tensor of all tokens takes half the time of a tensor for each row.
         ids[~padding] = torch.tensor(list(itertools.chain.from_iterable(rows)))

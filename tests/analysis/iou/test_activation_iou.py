@@ -22,8 +22,8 @@ from mmengine.registry import init_default_scope
 from mmpretrain.models.classifiers.base import BaseClassifier  # noqa: E402
 from PIL import Image
 
-from lm4ve.analysis.iou.mask_datasets import IMAGENET_S_50, folder, follow, imagenet_s
-from lm4ve.analysis.iou.pseudo_masks import IGNORED
+from tools.analysis.iou.mask_datasets import IMAGENET_S_50, folder, follow, imagenet_s
+from tools.analysis.iou.pseudo_masks import IGNORED
 
 
 def score(config, options: str):

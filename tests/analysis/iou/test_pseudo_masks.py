@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from lm4ve.analysis import Analysis, Attention, Layout, Point
-from lm4ve.analysis.iou import pseudo_masks as pm
-from lm4ve.analysis.iou.report import bootstrap_mean, make_report
+from tools.analysis.iou import pseudo_masks as pm
+from tools.analysis.iou.report import bootstrap_mean, make_report
 
 # ---------------------------------------------------------------------- one image
 AREAS = [

@@ -9,8 +9,8 @@ from mmengine.hooks import EMAHook, Hook
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, HOOKS, MODELS
 
+from lm4ve.runner.ending.hook import save_iteration
 from lm4ve.runner.runner import build_runner
-from lm4ve.runner.stop_hook import save_iteration
 
 #: How many batches of eight samples an epoch has.
 BATCHES = 4

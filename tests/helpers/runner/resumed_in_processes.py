@@ -15,7 +15,6 @@ from mmengine.hooks import Hook
 
 from lm4ve.errors import UserError
 from lm4ve.runner.command_line import build_runner
-from lm4ve.runner.resume import choose_start
 from tests.helpers.runner import accumulating
 from tests.helpers.runner.random_run import READ, Killed
 
@@ -44,7 +43,6 @@ def main() -> None:
     hook = DrawHook()
     found = dict(drawn=hook.drawn, read=READ)
     try:
-        choose_start(cfg, cfg.get('start'))
         runner = build_runner(cfg)
         runner.register_hook(hook)
         runner.train()

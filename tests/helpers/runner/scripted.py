@@ -71,7 +71,7 @@ def scripted_runner(
     """
     length, rest = divmod(len(model.losses), epochs)
     assert rest == 0
-    hooks = [dict(type='lm4ve.FiniteLossHook', **options.pop('hook', {}))]
+    hooks = [dict(type='lm4ve.EndingHook', **options.pop('hook', {}))]
     hooks += options.pop('custom_hooks', [])
     checkpoint = dict(type='lm4ve.AtomicCheckpointHook', by_epoch=False, interval=save)
     options.setdefault('train_cfg', dict(type='lm4ve.EpochLoop', max_epochs=epochs))

@@ -1,9 +1,6 @@
 """Read a config, merge overrides into it, and check it before anything is built from it.
 
-MMEngine ignores a misspelled key (``env_cfg.cudnn_benchmrk``) or fails on it hours
-later (``clip_grad.max_nrom`` in the first step). :func:`check_config` compares the keys
-of every dict with the parameters of the class that its ``type`` names, at any depth,
-and MMEngine's own dicts with a table.
+:mod:`.final` makes the config of a command, and has the order of all steps.
 """
 
 from lm4ve.runner.config.checking import check_config

@@ -1,30 +1,24 @@
-"""Check the fields of a config against what reads them.
+"""Refuse what a config says in vain.
 
-A dict with a ``type`` is read by the class of that name; the table of :mod:`.fields`
-has the readers of MMEngine's other dicts. A key that no reader has as an argument, or a
-text in the place of a number, is refused.
+A misspelled argument of a class is an error when the class is built, and its library
+words it. What is read by name from a dict is not: ``paramwise_cfg.norm_decay_mul`` trains
+with another weight decay, without a word. The tables ``READ_BY_...`` have the keys of
+such dicts. ``tools/dev/typos.py`` misspells the
+fields of all shipped configs, and names what neither a library nor a table refuses.
 """
 
-import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
 from mmengine.config import Config
-from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 from lm4ve.errors import UserError, brief, check
-from lm4ve.runner.config.classes import classes_named
+from lm4ve.runner.accumulation import AUTO
 from lm4ve.runner.config.fields import (
     FIELDS,
-    NEEDED_DICTS,
-    OPTIONAL_DICTS,
-    PARAMWISE,
-    READ_BEFORE_BUILDING,
-    READERS,
-    WORDS,
-    Readers,
     dict_at,
+    dicts_in,
     refuse_unknown,
     variables_of,
 )
@@ -34,16 +28,178 @@ from lm4ve.runner.config.schedules import (
     refuse_rates_without_effect,
 )
 from lm4ve.runner.config.unused_blocks import refuse_unused_blocks
-from lm4ve.runner.signatures import signature_of, wanted_type
 
-_DEFAULT_CONSTRUCTOR = 'DefaultOptimWrapperConstructor'
+#: MMEngine's own constructor of optimizers.
+_DEFAULT = 'DefaultOptimWrapperConstructor'
+_PARAMWISE = 'optim_wrapper.paramwise_cfg'
+#: Path of a dict -> the keys that MMEngine reads from it. It ignores all others.
+READ_BY_NAME: dict[str, set[str]] = {
+    'auto_scale_lr': {'base_batch_size', 'enable'},
+    'env_cfg': {'cudnn_benchmark', 'dist_cfg', 'mp_cfg', 'resource_limit', 'tf32'},
+    # Read where there are several processes.
+    'env_cfg.dist_cfg': {'backend', 'init_backend', 'init_method', 'port', 'timeout'},
+}
+#: Constructor of optimizers -> the keys that it reads from ``paramwise_cfg``.
+_OF_CONSTRUCTORS: dict[str, set[str]] = {
+    _DEFAULT: {
+        'bias_decay_mult',
+        'bias_lr_mult',
+        'bypass_duplicate',
+        'custom_keys',
+        'dcn_offset_lr_mult',
+        'dwconv_decay_mult',
+        'flat_decay_mult',
+        'norm_decay_mult',
+    },
+    # mmpretrain's and MMSegmentation's.
+    'LearningRateDecayOptimWrapperConstructor': {
+        'bias_decay_mult',
+        'custom_keys',
+        'decay_rate',
+        'decay_type',
+        'flat_decay_mult',
+        'layer_decay_rate',
+        'norm_decay_mult',
+        'num_layers',
+    },
+}
+#: MMAction2's constructor, whose ``paramwise_cfg`` has groups of parameters alone.
+_WITHOUT_CUSTOM_KEYS = 'SwinOptimWrapperConstructor'
+#: The keys of a group of parameters in ``custom_keys``, and those of optimizers.
+_OF_GROUPS = {
+    'amsgrad',
+    'betas',
+    'dampening',
+    'decay_mult',
+    'eps',
+    'lr',
+    'lr_mult',
+    'momentum',
+    'nesterov',
+    'weight_decay',
+}
+_OF_CHECKPOINT_HOOKS = {
+    'backend_args',
+    'by_epoch',
+    'file_client_args',
+    'filename_tmpl',
+    'greater_keys',
+    'interval',
+    'less_keys',
+    'max_keep_ckpts',
+    'out_dir',
+    'priority',
+    'published_keys',
+    'rule',
+    'save_begin',
+    'save_best',
+    'save_last',
+    'save_optimizer',
+    'save_param_scheduler',
+    'type',
+}
+#: Class, with its scope where others have its name -> the keys that it reads. It takes others
+#: without a word, at least until it saves or draws.
+READ_BY_CLASS: dict[str, set[str]] = {
+    'AtomicCheckpointHook': _OF_CHECKPOINT_HOOKS,
+    'CheckpointHook': _OF_CHECKPOINT_HOOKS,
+    # VideoMAE's.
+    'mmaction.VisionTransformer': {
+        'attn_drop_rate',
+        'depth',
+        'drop_path_rate',
+        'drop_rate',
+        'embed_dims',
+        'img_size',
+        'in_channels',
+        'init_cfg',
+        'init_values',
+        'mlp_ratio',
+        'norm_cfg',
+        'num_frames',
+        'num_heads',
+        'patch_size',
+        'pretrained',
+        'qk_scale',
+        'qkv_bias',
+        'return_feat_map',
+        'tubelet_size',
+        'type',
+        'use_learnable_pos_emb',
+        'use_mean_pooling',
+    },
+    # MMSegmentation's.
+    'IoUMetric': {
+        'beta',
+        'collect_device',
+        'format_only',
+        'ignore_index',
+        'iou_metrics',
+        'nan_to_num',
+        'output_dir',
+        'prefix',
+        'type',
+    },
+    # mmpretrain's and MMAction2's; what follows the first six, their visualizers read.
+    'VisualizationHook': {
+        'enable',
+        'interval',
+        'out_dir',
+        'priority',
+        'show',
+        'type',
+        'classes',
+        'draw_gt',
+        'draw_pred',
+        'draw_score',
+        'fps',
+        'rescale_factor',
+        'resize',
+        'show_frames',
+        'show_name',
+        'target_resolution',
+        'text_cfg',
+        'wait_time',
+    },
+}
+#: Field, wherever it is -> the keys that are read from its dict.
+READ_BY_FIELD: dict[str, set[str]] = {
+    # Of mmpretrain's RandAugment and AutoAugment: arguments of some transforms.
+    'hparams': {
+        'direction',
+        'interpolation',
+        'magnitude_range',
+        'magnitude_std',
+        'pad_val',
+        'prob',
+        'random_negative_prob',
+    },
+}
+#: MMEngine's default hooks. One under a misspelled name acts beside the default.
+_DEFAULT_HOOKS = {
+    'checkpoint',
+    'logger',
+    'param_scheduler',
+    'runtime_info',
+    'sampler_seed',
+    'timer',
+}
+#: Numbers that are read at the end of an epoch.
+READ_LATE = (
+    'train_cfg.val_begin',
+    'train_cfg.val_interval',
+    'default_hooks.checkpoint.interval',
+)
+#: How alike two names are, of which one is probably the other one misspelled.
+_ALIKE = 0.82
+_ALIKE_HOOKS = 0.8
 
 
 def check_config(cfg: Config) -> None:
-    """Raise an error for the first field of a config that is unknown, wrong or without effect.
+    """Raise an error for the first field of a config that is without effect or wrong in vain.
 
-    Unknown are keys that nothing reads. They are permitted by a leading ``_``, or by
-    their path in the config's ``allow_new``, such as ``allow_new = ['env_cfg.mine']``.
+    Keys that nothing reads are permitted by a leading ``_``, or by their path in the
+    config's ``allow_new``, such as ``allow_new = ['env_cfg.mine']``.
 
     Args:
         cfg (Config): The config; it stays as it is.
@@ -53,13 +209,12 @@ def check_config(cfg: Config) -> None:
             keys.
     """
     _check_names(cfg)
-    scope = cfg.get('default_scope') or 'mmengine'
-    for name in cfg:
-        if name in FIELDS:
-            _check_is_dict(name, cfg[name])
-            _check_node(cfg, cfg[name], name, scope)
+    for path, node, known in _dicts_with_known_keys(cfg):
+        refuse_unknown(cfg, f'{path}.', node.keys() - known, known)
+    _check_hooks(cfg)
+    _check_language_models(cfg)
+    _check_numbers(cfg)
     refuse_unused_blocks(cfg)
-    _check_precision(cfg)
     check_lengths(cfg)
     check_schedules(cfg)
     refuse_rates_without_effect(cfg)
@@ -68,7 +223,7 @@ def check_config(cfg: Config) -> None:
 def _check_names(cfg: Config) -> None:
     """Refuse top-level names that are close to a field, and so probably misspelled.
 
-    A config may have other names, which it uses itself.
+    A config may have other names, which it uses itself, such as ``model_small``.
 
     Raises:
         UserError: A name is close to a field.
@@ -76,249 +231,136 @@ def _check_names(cfg: Config) -> None:
     # 'train_pipeline' is no misspelling of 'tta_pipeline'.
     candidates = FIELDS - {'tta_pipeline'}
     for name in cfg.keys() - FIELDS:
-        close = get_close_matches(name, candidates, 1, 0.82)
-        if close and not name.startswith(close[0]):
+        close = get_close_matches(name, candidates, 1, _ALIKE)
+        if close and not name.startswith(f'{close[0]}_'):
             refuse_unknown(cfg, '', {name} - variables_of(cfg), FIELDS)
 
 
-def _check_precision(cfg: Config) -> None:
-    """Check the fields of the precision that our runner reads.
+def _dicts_with_known_keys(
+    cfg: Config,
+) -> Iterator[tuple[str, Mapping[str, Any], set[str]]]:
+    """Yield path, dict and known keys of each dict that the tables have."""
+    for path, known in READ_BY_NAME.items():
+        node = value_at(cfg, path)
+        if isinstance(node, Mapping):
+            yield path, node, known
+    yield from _settings_of_parameters(cfg)
+    for name in FIELDS & cfg.keys():
+        for path, node in dicts_in(cfg[name], name):
+            kind = node.get('type')
+            for table, key in (
+                (READ_BY_CLASS, _bare(kind)),
+                (READ_BY_CLASS, _scoped(kind, cfg)),
+                (READ_BY_FIELD, path.rpartition('.')[2]),
+            ):
+                if key in table:
+                    yield path, node, table[key]
 
-    Raises:
-        UserError: One is neither True nor False.
+
+def _settings_of_parameters(
+    cfg: Config,
+) -> Iterator[tuple[str, Mapping[str, Any], set[str]]]:
+    """Yield path, dict and known keys of ``paramwise_cfg`` and each group in it.
+
+    Nothing is known of another constructor's.
     """
-    check('channels_last', cfg.get('channels_last', False), kind=bool)
-    tf32 = dict_at(cfg, 'env_cfg').get('tf32')
-    check('env_cfg.tf32', tf32, kind=(bool, type(None)))
-
-
-def _check_is_dict(name: str, value: Any) -> None:
-    """Refuse a number, a text or a list in a top-level field that MMEngine reads as a dict.
-
-    An object in its place, such as a model that is built already, is accepted.
-
-    Raises:
-        UserError: The field has such a value, or None where it may not be None.
-    """
-    if name in OPTIONAL_DICTS:
-        is_wrong = isinstance(value, (str, int, float, list, tuple))
-    elif name in NEEDED_DICTS:
-        is_wrong = value is None or isinstance(value, (str, int, float, list, tuple))
-    else:
-        is_wrong = False
-    if is_wrong:
-        raise UserError(
-            f'{name}={brief(repr(value))} must be a dict, as {name}=dict(...).'
-        )
-
-
-def _check_node(cfg: Config, node: Any, path: str, scope: str) -> None:
-    """Check a part of the config and everything below it.
-
-    Args:
-        cfg (Config): The whole config.
-        node: The part: a dict, a list or any other value, which needs no check.
-        path (str): The part's path, for errors.
-        scope (str): MMEngine's scope, in which types of the part are looked up.
-
-    Raises:
-        UserError: See :func:`check_config`.
-    """
-    if isinstance(node, (list, tuple)):
-        for index, value in enumerate(node):
-            _check_node(cfg, value, f'{path}.{index}', scope)
-    if not isinstance(node, Mapping):
+    settings = value_at(cfg, _PARAMWISE)
+    constructor = _bare(dict_at(cfg, 'optim_wrapper').get('constructor', _DEFAULT))
+    if not isinstance(settings, Mapping):
         return
-    scope = node.get('_scope_') or scope
-    classes = _classes_of(node, path, scope)
-    if classes:
-        readers = Readers(tuple(classes), are_named_by_type=True)
-    else:
-        readers = READERS.get(path, Readers())
-    _check_values(cfg, node, path, readers)
-    _check_keys(cfg, node, path, readers)
-    _check_sizes(cfg, node, path, classes)
-    for key, value in node.items():
-        _check_node(cfg, value, f'{path}.{key}', scope)
+    path = _PARAMWISE
+    groups: Any = {}
+    if constructor in _OF_CONSTRUCTORS:
+        yield path, settings, _OF_CONSTRUCTORS[constructor]
+        path = f'{path}.custom_keys'
+        groups = settings.get('custom_keys')
+    elif constructor == _WITHOUT_CUSTOM_KEYS:
+        groups = settings
+    for name, group in dict(groups or {}).items():
+        if isinstance(group, Mapping):
+            yield f'{path}.{name}', group, _OF_GROUPS
 
 
-def _classes_of(node: Mapping[str, Any], path: str, scope: str) -> list[Any]:
-    """Return the classes and functions that the ``type`` of a dict may stand for.
+def _bare(kind: Any) -> str:
+    """Return the name of a class, or of what names it, without its scope."""
+    if isinstance(kind, str):
+        return kind.rpartition('.')[2]
+    return str(getattr(kind, '__name__', ''))
 
-    A name may be in several registries. The list is empty if the dict has no type.
+
+def _scoped(kind: Any, cfg: Config) -> str:
+    """Return the name of a class with its scope, or '' of what is no name."""
+    if not isinstance(kind, str):
+        return ''
+    if '.' in kind:
+        return kind
+    return f'{cfg.get("default_scope")}.{kind}'
+
+
+def value_at(cfg: Config, path: str) -> Any:
+    """Return the value at a path of keys; None if a config does not have it."""
+    node: Any = cfg
+    for key in path.split('.'):
+        if not isinstance(node, (Config, Mapping)):
+            return None
+        node = node.get(key)
+    return node
+
+
+def _check_hooks(cfg: Config) -> None:
+    """Refuse a default hook under a name that is close to one of MMEngine's.
 
     Raises:
-        UserError: The type is neither a name nor a class, or a misspelled name.
+        UserError: There is one.
     """
-    type_or_name = node.get('type', '')
-    # Among the sizes of an architecture, `type` may be a field of another meaning.
-    is_size = 'arch' in path.split('.')
-    is_type = isinstance(type_or_name, str) or callable(type_or_name)
-    if not is_size and not is_type:
-        raise UserError(
-            f'{path}.type={brief(repr(type_or_name))} must be the name of a class.'
-        )
-    if isinstance(type_or_name, str) and type_or_name:
-        return classes_named(type_or_name, path, scope)
-    if callable(type_or_name):
-        return [type_or_name]
-    return []
+    for name in dict_at(cfg, 'default_hooks').keys() - _DEFAULT_HOOKS:
+        if get_close_matches(name, _DEFAULT_HOOKS, 1, _ALIKE_HOOKS):
+            refuse_unknown(cfg, 'default_hooks.', {name}, _DEFAULT_HOOKS)
 
 
-def _check_values(
-    cfg: Config, node: Mapping[str, Any], path: str, readers: Readers
-) -> None:
-    """Check that the values of a dict are of the types of their readers' arguments.
+def _check_language_models(cfg: Config) -> None:
+    """Check the configurations of language models in a model, which have a ``model_type``.
+
+    transformers keeps what it does not know as an attribute.
 
     Raises:
-        UserError: All readers with an argument of this name expect another type.
+        UserError: A key is close to one that transformers reads.
     """
-    signatures = [signature_of(target) for target in readers.callables]
-    permitted = cfg.get('allow_new') or ()
-    for key, value in node.items():
-        field = f'{path}.{key}'
-        is_word = field in WORDS and value == WORDS[field]
-        if field in permitted or is_word:
+    for path, node in dicts_in(cfg.get('model'), 'model'):
+        if 'model_type' not in node:
             continue
-        # For each reader: the type that it expects instead, or None if the value will do.
-        expected = []
-        for signature in signatures:
-            if key in signature.parameters:
-                expected.append(wanted_type(signature.parameters[key], value))
-        # One reader that accepts the value is enough.
-        if expected and all(expected):
-            raise UserError(f'{field}={brief(repr(value))} must be {expected[0]}.')
+        known = _keys_of_language_model(node['model_type'])
+        for key in node.keys() - known:
+            # A release may have fields that nothing reads any more.
+            if get_close_matches(key, known, 1, _ALIKE):
+                refuse_unknown(cfg, f'{path}.', {key}, known)
 
 
-def _check_keys(
-    cfg: Config, node: Mapping[str, Any], path: str, readers: Readers
-) -> None:
-    """Refuse the first key of a dict that none of its readers reads.
-
-    Raises:
-        UserError: It names the key's path and the closest known keys.
-    """
-    known = _known_keys(cfg, node, path, readers)
-    if known is None:
-        return
-    unknown = node.keys() - known
-    if readers.are_named_by_type:
-        unknown.discard('type')
-    refuse_unknown(cfg, f'{path}.', unknown, known)
-
-
-def _known_keys(
-    cfg: Config, node: Mapping[str, Any], path: str, readers: Readers
-) -> set[str] | None:
-    """Return the keys that are read from a dict.
-
-    Args:
-        cfg (Config): The whole config.
-        node (Mapping): The dict.
-        path (str): Its path. A few dicts of MMEngine have rules of their own.
-        readers (Readers): Its readers.
-
-    Returns:
-        set[str] | None: The keys. None: any key may be read.
-    """
-    if path == 'optim_wrapper.clip_grad':
-        return _keys_of_clipping(node)
-    if path == 'optim_wrapper.paramwise_cfg':
-        constructor = cfg.optim_wrapper.get('constructor', _DEFAULT_CONSTRUCTOR)
-        return PARAMWISE if constructor == _DEFAULT_CONSTRUCTOR else None
-    if path == 'optim_wrapper' and 'optimizer' not in node:
-        return None  # several optimizers, by a constructor of their own
-    if 'model_type' in node:
-        return _keys_of_language_model(node)
-    known = _keys_of_readers(readers)
-    if known is not None and path.endswith('norm_cfg'):
-        known.add('requires_grad')  # mmcv's `build_norm_layer`
-    return known
-
-
-def _keys_of_clipping(node: Mapping[str, Any]) -> set[str]:
-    """Return the keys of ``optim_wrapper.clip_grad``.
-
-    ``type`` chooses one of torch's two functions; MMEngine passes the other keys to it,
-    beside the parameters.
-    """
-    if node.get('type') == 'value':
-        function: Any = clip_grad_value_
-    else:
-        function = clip_grad_norm_
-    arguments = set(signature_of(function).parameters)
-    arguments.remove('parameters')
-    return {'type', *arguments}
-
-
-def _keys_of_language_model(node: Mapping[str, Any]) -> set[str] | None:
-    """Return the keys of the configuration of a language model, by its ``model_type``.
-
-    Returns:
-        set[str] | None: The attributes of transformers' configuration, and those keys of
-        ``node`` that are close to none of them. None: transformers has no such model.
-    """
+def _keys_of_language_model(model_type: str) -> set[str]:
+    """Return the attributes of transformers' configuration; none if it has no such model."""
     from transformers import CONFIG_MAPPING
 
-    if node['model_type'] not in CONFIG_MAPPING:
-        return None
-    config = CONFIG_MAPPING[node['model_type']]()
-    known = {name.lstrip('_') for name in dir(config)} | set(config.attribute_map)
-    # A config.json of a release may have fields that nothing reads any more, so only a
-    # key that is close to a known one is taken for a misspelling.
-    for key in node:
-        if not get_close_matches(key, known, 1, 0.82):
-            known.add(key)
-    return known
+    if model_type not in CONFIG_MAPPING:
+        return set()
+    config = CONFIG_MAPPING[model_type]()
+    return {name.lstrip('_') for name in dir(config)} | {*config.attribute_map}
 
 
-def _keys_of_readers(readers: Readers) -> set[str] | None:
-    """Return the keys that classes and functions read as their arguments.
-
-    Returns:
-        set[str] | None: The keys. None: any key may be read, because a reader has
-        ``**kwargs`` or there is no reader.
-    """
-    if not readers.callables and not readers.keys:
-        return None
-    known = set(readers.keys)
-    for target in readers.callables:
-        signature = signature_of(target)
-        if signature.is_open:
-            return None
-        known |= signature.parameters.keys()
-        if inspect.isclass(target):
-            known |= _read_before_building(target)
-    return known
-
-
-def _read_before_building(cls: type) -> set[str]:
-    """Return the keys that MMEngine reads from the dict of a class before it builds it."""
-    keys = set()
-    for base, own_keys in READ_BEFORE_BUILDING.items():
-        if issubclass(cls, base):
-            keys |= own_keys
-    return keys
-
-
-def _check_sizes(
-    cfg: Config, node: Mapping[str, Any], path: str, classes: list[Any]
-) -> None:
-    """Check the sizes in the dict ``arch`` of a backbone of mmpretrain, if it has one.
-
-    mmpretrain's backbones have a table ``arch_zoo`` of architectures and their sizes,
-    and ignore sizes with names that are not in it.
+def _check_numbers(cfg: Config) -> None:
+    """Check the fields that are read too late for their own errors, and those of our runner.
 
     Raises:
-        UserError: A size is in no row of the table.
+        UserError: One is of a wrong type.
     """
-    arch = node.get('arch')
-    if not isinstance(arch, Mapping):
-        return
-    sizes: set[str] = set()
-    for cls in classes:
-        for row in getattr(cls, 'arch_zoo', {}).values():
-            sizes |= set(row)
-    unknown = arch.keys() - sizes
-    if sizes and unknown:
-        refuse_unknown(cfg, f'{path}.arch.', unknown, sizes)
+    for path in READ_LATE:
+        value = value_at(cfg, path)
+        if isinstance(value, (str, list, tuple, dict)):
+            raise UserError(f'{path}={brief(repr(value))} must be a number.')
+    counts = value_at(cfg, 'optim_wrapper.accumulative_counts')
+    if isinstance(counts, str) and counts != AUTO:
+        raise UserError(
+            f"optim_wrapper.accumulative_counts='{brief(counts)}' must be a number, or "
+            f"'{AUTO}'."
+        )
+    check('channels_last', cfg.get('channels_last', False), kind=bool)
+    check('env_cfg.tf32', value_at(cfg, 'env_cfg.tf32'), kind=(bool, type(None)))

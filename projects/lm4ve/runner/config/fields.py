@@ -1,30 +1,16 @@
-"""The fields that MMEngine and our commands read from a config, and who reads them."""
+"""The top-level fields that MMEngine and our commands read from a config."""
 
 import ast
 import inspect
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.hooks import Hook
-from mmengine.optim import OptimWrapper, _ParamScheduler
-from mmengine.runner import (
-    EpochBasedTrainLoop,
-    FlexibleRunner,
-    IterBasedTrainLoop,
-    LogProcessor,
-    Runner,
-    TestLoop,
-    ValLoop,
-)
-from mmengine.utils.dl_utils import set_multi_processing
-from torch.utils.data import DataLoader
+from mmengine.runner import FlexibleRunner, Runner
 
 from lm4ve.errors import UserError, did_you_mean, listing
-from lm4ve.runner.accumulation import AUTO
 
 #: Top-level fields that MMEngine's runners and the commands read.
 FIELDS = {
@@ -45,83 +31,6 @@ FIELDS = {
     'tta_model',
     'tta_pipeline',
 }
-#: Path of a number -> a word that our runner reads in its place.
-WORDS = {'optim_wrapper.accumulative_counts': AUTO}
-#: Top-level fields that are dicts and may not be None.
-NEEDED_DICTS = {'env_cfg', 'model'}
-#: Top-level fields that are dicts or None.
-OPTIONAL_DICTS = {
-    'auto_scale_lr',
-    'custom_imports',
-    'data_preprocessor',
-    'default_hooks',
-    'log_processor',
-    'optim_wrapper',
-    'randomness',
-    'test_cfg',
-    'test_dataloader',
-    'train_cfg',
-    'train_dataloader',
-    'val_cfg',
-    'val_dataloader',
-    'visualizer',
-}
-#: What MMEngine's default constructor of optimizers reads from ``paramwise_cfg``.
-PARAMWISE = {
-    'bias_decay_mult',
-    'bias_lr_mult',
-    'bypass_duplicate',
-    'custom_keys',
-    'dcn_offset_lr_mult',
-    'dwconv_decay_mult',
-    'flat_decay_mult',
-    'norm_decay_mult',
-}
-
-
-@dataclass(frozen=True)
-class Readers:
-    """The code that reads a dict of a config, by which its keys are checked.
-
-    Attributes:
-        callables (tuple): Classes and functions that get its entries as arguments.
-        keys (frozenset[str]): Further keys that are read before these are called.
-        are_named_by_type (bool): Whether the dict's ``type`` names the callables.
-    """
-
-    callables: tuple[Any, ...] = ()
-    keys: frozenset[str] = frozenset()
-    are_named_by_type: bool = False
-
-
-_LOADER = Readers((DataLoader,), frozenset({'num_batch_per_epoch'}))
-#: Path of a dict that MMEngine reads without a ``type`` -> its readers.
-READERS: dict[str, Readers] = {
-    'auto_scale_lr': Readers(keys=frozenset({'enable', 'base_batch_size'})),
-    'env_cfg': Readers(
-        keys=frozenset(
-            {'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit', 'tf32'}
-        )
-    ),
-    'env_cfg.mp_cfg': Readers((set_multi_processing,)),
-    'log_processor': Readers((LogProcessor,)),
-    'optim_wrapper': Readers((OptimWrapper,)),
-    'randomness': Readers((Runner.set_randomness,)),
-    'test_cfg': Readers((TestLoop,)),
-    'test_dataloader': _LOADER,
-    'train_cfg': Readers(
-        (EpochBasedTrainLoop, IterBasedTrainLoop), frozenset({'by_epoch'})
-    ),
-    'train_dataloader': _LOADER,
-    'val_cfg': Readers((ValLoop,)),
-    'val_dataloader': _LOADER,
-}
-#: Class -> keys that MMEngine reads from its dict before it is built.
-READ_BEFORE_BUILDING: dict[type, set[str]] = {
-    Hook: {'priority'},
-    OptimWrapper: {'optimizer', 'constructor', 'paramwise_cfg'},
-    _ParamScheduler: {'convert_to_iter_based'},
-}
 
 
 def dict_at(cfg: Config, name: str) -> Mapping[str, Any]:
@@ -130,6 +39,23 @@ def dict_at(cfg: Config, name: str) -> Mapping[str, Any]:
     if isinstance(value, Mapping):
         return value
     return {}
+
+
+def dicts_in(node: Any, field: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield every dict of a config's part with its field, outer ones before inner ones.
+
+    Args:
+        node: The part.
+        field (str): Its own field.
+    """
+    items: Any = ()
+    if isinstance(node, Mapping):
+        yield field, node
+        items = node.items()
+    elif isinstance(node, (list, tuple)):
+        items = enumerate(node)
+    for name, child in items:
+        yield from dicts_in(child, f'{field}.{name}')
 
 
 def is_number(value: Any) -> bool:

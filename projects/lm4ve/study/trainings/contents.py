@@ -1,6 +1,6 @@
 """What the report of a study of trainings says, from the study's files."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ from lm4ve.study.compare import Comparison, Score, compare, estimate_score
 from lm4ve.study.earlier import describe_looks
 from lm4ve.study.report import Report, notes_on_plan
 from lm4ve.study.sentence import conclude, judge_all
-from lm4ve.study.table import Row
+from lm4ve.study.table import Row, state_without_score
 from lm4ve.study.trainings.grid import Published
 from lm4ve.study.trainings.scores import is_of_labels
 from lm4ve.study.trainings.stored import StoredGrid
@@ -49,7 +49,7 @@ def report_of(study: StoredGrid) -> Report:
     published: list[Row] = []
     words = ''
     if study.published is not None:
-        published = published_rows(study.published, study.results)
+        published = published_rows(study.published, study.results, study.failed)
         words = f'Published: {study.published.source}. Here: mean over seeds.'
     return Report(
         title=study.title,
@@ -58,6 +58,7 @@ def report_of(study: StoredGrid) -> Report:
         reference=study.reference,
         names=study.variants,
         scores=_estimate_all(study, points),
+        failed=study.failed,
         comparisons=comparisons,
         sentence=_say(study, comparisons),
         details='',
@@ -161,6 +162,8 @@ def _notes_on(
             f"'{study.metric.name}' is {reason}, so that intervals count seeds alone: "
             'other test samples may change the answer.',
         )
+    for name, reasons in study.failed.items():
+        notes.append(f"Failed: {len(reasons)} training(s) of '{name}': {reasons[0]}")
     missing = len(study.variants) * len(study.seeds) - len(study.results)
     if missing:
         notes.append(f'Unfinished: {missing} trainings are missing.')
@@ -212,12 +215,15 @@ def _describe_values(study: StoredGrid, values: pd.Series) -> str:
     return words
 
 
-def published_rows(published: Published, results: pd.DataFrame) -> list[Row]:
+def published_rows(
+    published: Published, results: pd.DataFrame, failed: Collection[str] = ()
+) -> list[Row]:
     """Return a row for each variant with a published score: for each metric, both scores.
 
     Args:
         published (Published): The published scores.
         results (pd.DataFrame): A row for each training that is compared.
+        failed (Collection[str]): Variants that have failed, wholly or in part.
 
     Raises:
         UserError: A result lacks a metric of the published scores.
@@ -228,7 +234,7 @@ def published_rows(published: Published, results: pd.DataFrame) -> list[Row]:
         row = {'variant': variant, 'n': str(len(own))}
         for metric in published.metrics:
             row[f'{metric} published'] = '-'
-            row[f'{metric} here'] = 'not run'
+            row[f'{metric} here'] = state_without_score(variant, failed)
             if metric in scores:
                 row[f'{metric} published'] = f'{scores[metric]:g}'
             if len(own):

@@ -73,6 +73,8 @@ class StoredGrid:
         labels (np.ndarray): The true labels of the test samples, int64 ``[samples]``;
             empty where samples are not known.
         classes (int): How many labels there are.
+        failed (dict[str, list[str]]): Variant -> why each of its trainings failed that
+            has no result.
     """
 
     title: str
@@ -92,6 +94,7 @@ class StoredGrid:
     timings: pd.DataFrame
     labels: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, int))
     classes: int = 0
+    failed: dict[str, list[str]] = dataclasses.field(default_factory=dict)
 
     @property
     def has_samples(self) -> bool:
@@ -171,6 +174,7 @@ def write_grid_study(study: GridStudy, rule: str, command: str, folder: Path) ->
         ladder=[str(value) for value in grid.tune.values] if grid.tune else [],
         published=dataclasses.asdict(grid.published) if grid.published else None,
         classes=classes,
+        failed=_failures_of(study),
         rule=rule,
         command=command,
     )
@@ -186,6 +190,16 @@ def write_grid_study(study: GridStudy, rule: str, command: str, folder: Path) ->
     _write_timings([*tuning, *draws, *tests], folder)
     _write_results(tests, predicted, folder)
     return True
+
+
+def _failures_of(study: GridStudy) -> dict[str, list[str]]:
+    """Return variant -> why each of its trainings failed, of those that have failed."""
+    failed: dict[str, list[str]] = {}
+    for job in [*study.tuning(), *study.draws(), *study.tests()]:
+        reason = study.store.failure(job)
+        if reason is not None:
+            failed.setdefault(job.variant, []).append(reason)
+    return failed
 
 
 def _labels_of(grid: Grid, done: Done) -> np.ndarray | None:
@@ -322,6 +336,8 @@ def read_grid_study(folder: Path) -> StoredGrid:
         timings=_read_table(folder / TIMINGS),
         labels=samples.loc[samples['split'] == 'test', 'label'].to_numpy(np.int64),
         classes=facts['classes'],
+        # Files of before have none.
+        failed=facts.get('failed', {}),
     )
 
 

@@ -22,8 +22,8 @@ import lm4ve.openmmlab  # noqa: F401  (before the config is read)
 from lm4ve.blocks import count_parameters
 from lm4ve.compat.mmengine_runner_state import starts_training
 from lm4ve.errors import UserError
-from lm4ve.runner.command_line import build_runner, finish_config, load_config
-from lm4ve.runner.resume import resume_newest
+from lm4ve.runner.config.final import final_config
+from lm4ve.runner.runner import build_runner
 from lm4ve.runner.same_data import VERSIONS, pixel_versions
 from lm4ve.runner.scored_data import SCORED_KEY, TOTAL_KEY, count_samples
 from lm4ve.study.job import Job
@@ -106,7 +106,7 @@ def training_config(
         no_pin_memory=False,
         local_rank=0,
     )
-    cfg = finish_config(load_config(flags), flags)
+    cfg = final_config(flags)
     # Only the last epoch is tested, and nothing is selected by scores before it.
     cfg.val_cfg = None
     cfg.val_dataloader = None
@@ -117,7 +117,7 @@ def training_config(
     hooks['checkpoint'] = _checkpoint_hook(hooks.get('checkpoint', {}))
     if cfg.get('visualizer') is not None:
         cfg.visualizer.vis_backends = [dict(type='LocalVisBackend')]
-    resume_newest(cfg)
+    cfg.resume = 'auto'
     return cfg
 
 

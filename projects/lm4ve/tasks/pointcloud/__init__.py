@@ -28,7 +28,6 @@ TASK = Task(
             'RandomScaleTranslate',
             'RepeatDraws',
             'SamplePoints',
-            'ShufflePoints',
         ),
     },
     exports={

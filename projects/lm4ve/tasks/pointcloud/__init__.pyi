@@ -44,6 +44,5 @@ from lm4ve.tasks.pointcloud.transforms import (
 )
 from lm4ve.tasks.pointcloud.transforms import RepeatDraws as RepeatDraws
 from lm4ve.tasks.pointcloud.transforms import SamplePoints as SamplePoints
-from lm4ve.tasks.pointcloud.transforms import ShufflePoints as ShufflePoints
 
 TASK: Task

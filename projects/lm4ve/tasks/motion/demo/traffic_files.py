@@ -11,13 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock
 from mmengine.dist import barrier, is_main_process
 from tqdm import tqdm
 
 from lm4ve.data.generated import write_once
 from lm4ve.errors import check, require
-from lm4ve.files import write_csv
+from lm4ve.files import sole_use, write_csv
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.motion.datasets.argoverse import (
     TAGS,
@@ -177,8 +176,7 @@ def prepare_traffic(folder: Path, split: str, counts: dict[str, int]) -> None:
     Raises:
         UserError: The folder holds something else, or scenes of other counts.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f'{folder.name}.lock')):
+    with sole_use(folder.with_name(f'{folder.name}.lock'), wait=math.inf):
         recipe = dict(layout='argoverse1', counts=counts)
         write = partial(write_argoverse1, splits=counts)
         write_once(folder, recipe, noun='scenes', write=write)

@@ -15,11 +15,12 @@ import numpy as np
 from mmengine.dataset import BaseDataset, pseudo_collate
 from PIL import Image
 
-from lm4ve.analysis.iou.pseudo_masks import IGNORED
 from lm4ve.data.folder_listing import list_files, warn_left_out
 from lm4ve.data.image_files import read_pixels
 from lm4ve.data.suffixes import has_image_suffix
 from lm4ve.errors import UserError, check
+
+from .pseudo_masks import IGNORED
 
 #: The endings of masks: of formats that keep each value.
 MASKS = ('.png', '.bmp', '.tif', '.tiff', '.gif')

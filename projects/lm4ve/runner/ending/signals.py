@@ -2,9 +2,9 @@
 
 An exception in the middle of an iteration could be caught by what runs there, and would
 lose the iterations since the last checkpoint. So while a training loop runs, the handler
-only notes signals other than Ctrl-C, and :class:`lm4ve.runner.stop_hook.StopHook` saves
-a checkpoint and raises after the iteration. Schedulers send SIGTERM when they preempt a
-job; SIGUSR1 and SIGUSR2 are what they are asked to send before a time limit.
+only notes signals other than Ctrl-C, and :class:`lm4ve.EndingHook` saves a checkpoint and
+raises after the iteration. Schedulers send SIGTERM when they preempt a job; SIGUSR1 and
+SIGUSR2 are what they are asked to send before a time limit.
 """
 
 import contextlib
@@ -12,11 +12,15 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-#: Signals that end a command; 128 and the number is its exit code.
+from lm4ve.runner.exit_codes import STOPPED
+
+#: Signals that end a command.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+#: The exit code after Ctrl-C, which is that of a shell.
+INTERRUPTED = 128 + signal.SIGINT
 #: Seconds within which the same signal counts once: a scheduler and a parent may both send it.
 _SAME = 1.0
 #: Signals that workers of dataloaders ignore, unless their training sends them.
@@ -31,7 +35,7 @@ class SignalHandler:
             have been caught by the code that ran, as by MMEngine's copy of its message
             hub.
         waits (bool): Whether signals other than Ctrl-C are only noted here, for
-            :class:`lm4ve.runner.stop_hook.StopHook`.
+            :class:`lm4ve.EndingHook`.
     """
 
     def __init__(self) -> None:
@@ -39,6 +43,7 @@ class SignalHandler:
         self.waits = False
         self._asked_at = 0.0
         self._process = os.getpid()
+        self._before: dict[int, Any] = {}
 
     def __call__(self, number: int, frame: object) -> None:
         """Handle a signal: note it, and raise an exception unless it has to wait.
@@ -53,7 +58,7 @@ class SignalHandler:
         """
         # A forked worker of a dataloader inherits this handler. It has nothing to save.
         if os.getpid() != self._process and number != signal.SIGINT:
-            os._exit(128 + number)
+            os._exit(STOPPED)
         now = time.monotonic()
         is_repeated = self.asked == number and now - self._asked_at < _SAME
         if is_repeated and number != signal.SIGINT:
@@ -62,41 +67,77 @@ class SignalHandler:
         self._asked_at = now
         if number == signal.SIGINT or not self.waits:
             raise KeyboardInterrupt(number)
-        # PyTorch's handler of SIGCHLD would raise an error in the middle of a checkpoint
-        # when workers of a dataloader end, which may have got the same signal.
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        ignore_ends_of_workers()
+
+    def install(self, numbers: Iterable[int]) -> None:
+        """Handle signals, unless they are handled already. Where Ctrl-C is ignored, it stays so.
+
+        Args:
+            numbers (Iterable[int]): Of :data:`STOP_SIGNALS`.
+        """
+        for number in numbers:
+            before = signal.getsignal(number)
+            # A shell lets its background jobs ignore Ctrl-C.
+            is_ignored = before is not signal.default_int_handler
+            if before is self or (number == signal.SIGINT and is_ignored):
+                continue
+            self._before[number] = signal.signal(number, self)
+
+    def wait_for_training(self) -> None:
+        """Only note signals from now on: a training loop begins, which saves at its time."""
+        self.install(STOP_SIGNALS)
+        self.waits = True
+
+    def restore(self) -> None:
+        """Give the signals back to the handlers before this one."""
+        for number, before in self._before.items():
+            signal.signal(number, before)
+        self._before = {}
+
+
+#: The handler of the command that runs in this process, if one does.
+_current: SignalHandler | None = None
 
 
 @contextlib.contextmanager
 def handle_signals() -> Iterator[None]:
-    """Install :class:`SignalHandler` for :data:`STOP_SIGNALS` within this context.
+    """Handle :data:`STOP_SIGNALS` within this context.
 
-    Where Ctrl-C is ignored, it stays so.
+    One of several processes handles Ctrl-C alone until its training begins: a process
+    that waits for the others runs no handler of Python's.
     """
-    handler = SignalHandler()
-    before: dict[signal.Signals, Any] = {}
-    for number in STOP_SIGNALS:
-        # A shell lets its background jobs ignore Ctrl-C.
-        is_ignored = signal.getsignal(number) is not signal.default_int_handler
-        if number == signal.SIGINT and is_ignored:
-            continue
-        before[number] = signal.signal(number, handler)
+    global _current
+    before = _current
+    _current = SignalHandler()
+    _current.install((signal.SIGINT,) if is_one_of_several() else STOP_SIGNALS)
     try:
         yield
     finally:
-        for number, handler_before in before.items():
-            signal.signal(number, handler_before)
+        _current.restore()
+        _current = before
 
 
-def current_signals() -> SignalHandler:
-    """Return the installed :class:`SignalHandler`, or a new one that no signal reaches.
+def is_one_of_several() -> bool:
+    """Return whether a launcher has started this process along with others."""
+    by_torchrun = int(os.environ.get('WORLD_SIZE', 1))
+    by_slurm = int(os.environ.get('SLURM_STEP_NUM_TASKS', 1))
+    return by_torchrun > 1 or by_slurm > 1
 
-    None is installed where no command of ours runs, as in a notebook.
+
+def current_signals() -> SignalHandler | None:
+    """Return the handler of the command that runs; None where none does, as in a notebook."""
+    return _current
+
+
+def ignore_ends_of_workers() -> None:
+    """Let no handler raise an error when a worker of a dataloader ends.
+
+    PyTorch's would raise it wherever this process is, also in the middle of a checkpoint
+    or of the report of an error. Workers may get the same signal as their training.
     """
-    handler = signal.getsignal(signal.SIGTERM)
-    if isinstance(handler, SignalHandler):
-        return handler
-    return SignalHandler()
+    # Not the default action: a signal that Python has noted, and not handled yet, would
+    # be one without a handler, of which it prints a traceback.
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)
 
 
 def signal_behind(error: BaseException) -> signal.Signals | None:

@@ -2,7 +2,7 @@
 
 Pang et al. (arXiv 2310.12973, section 5) threshold a map of activations and compare
 it with the image's segmentation, each image with the threshold that suits it best.
-Their threshold is chosen with the truth in view. This package also reports a threshold
+Their threshold is chosen with the truth in view. This tool also reports a threshold
 that is fixed on other images, and the score of a map that is foreground everywhere.
 """
 

@@ -14,8 +14,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from lm4ve.analysis.iou import pseudo_masks
-from lm4ve.analysis.iou.pseudo_masks import (
+from lm4ve.files import write_csv, write_json
+
+from . import pseudo_masks
+from .pseudo_masks import (
     AS_IS,
     INVERTED,
     PRIOR,
@@ -23,7 +25,6 @@ from lm4ve.analysis.iou.pseudo_masks import (
     Key,
     Scores,
 )
-from lm4ve.files import write_csv, write_json
 
 #: Ways to choose the threshold.
 BEST_PER_IMAGE = 'best per image'

@@ -7,10 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from lm4ve.analysis.iou import pseudo_masks
-from lm4ve.analysis.iou.pseudo_masks import AS_IS, PRIOR, TokenMaps, token_mask
-from lm4ve.analysis.iou.report import FIXED, Report
 from lm4ve.draw.figures import save_figure, without_ticks
+
+from . import pseudo_masks
+from .pseudo_masks import AS_IS, PRIOR, TokenMaps, token_mask
+from .report import FIXED, Report
 
 
 def plot_thresholds(report: Report, path: Path, title: str = '') -> None:

@@ -1,0 +1,84 @@
+"""Builds what the variants of a grid train, before the first of these trainings starts.
+
+A misspelled argument is an error when its class is built: in a grid after hours of other
+variants. So each variant's model, optimizer and hooks are built once at the start. Its
+data are not, which may be terabytes, nor its schedules, which count the data's batches.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import HOOKS, init_default_scope
+
+from lm4ve import compat
+from lm4ve.errors import UserError
+from lm4ve.runner.accumulation import is_auto
+from lm4ve.runner.building import find_built_field
+from lm4ve.study.job import Job
+from lm4ve.study.trainings.study import GridStudy
+from lm4ve.study.trainings.training import training_config
+from lm4ve.tasks.base.building import build_model
+
+
+def try_variants(study: GridStudy) -> None:
+    """Build the first training of each variant of a study that has no result yet.
+
+    Raises:
+        UserError: One cannot be built; the message names the variant.
+    """
+    compat.activate()
+    for job in first_jobs(study):
+        # Nothing is written to this folder.
+        cfg = training_config(job.spec, job.key, Path('work_dirs/trial'))
+        try:
+            _build(cfg)
+        except Exception as e:
+            raise UserError(f"variant '{job.variant}': {_describe(e)}") from e
+
+
+def first_jobs(study: GridStudy) -> list[Job]:
+    """Return the first known job of each variant of which no job has a result."""
+    jobs = [*study.tuning(), *study.draws(), *study.tests()]
+    started = {job.variant for job, _ in study.store.done(jobs)}
+    first: dict[str, Job] = {}
+    for job in jobs:
+        if job.variant not in started:
+            first.setdefault(job.variant, job)
+    return list(first.values())
+
+
+def _build(cfg: Config) -> None:
+    """Build model, optimizer and hooks of a training, on the CPU."""
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    model, _ = build_model(cfg)
+    for hook in (cfg.get('default_hooks') or {}).values():
+        _build_hook(hook)
+    for hook in cfg.get('custom_hooks') or ():
+        _build_hook(hook)
+    wrapper: Any = cfg.get('optim_wrapper')
+    is_runners = cfg.get('runner_type', 'Runner') == 'Runner'
+    # Another runner's optimizer is one of its strategy, which needs processes.
+    if isinstance(wrapper, Mapping) and 'optimizer' in wrapper and is_runners:
+        settings = dict(wrapper)
+        if is_auto(cfg):
+            settings.pop('accumulative_counts')
+        build_optim_wrapper(model, settings)
+
+
+def _build_hook(hook: Any) -> None:
+    """Build a hook from its config; None switches one off."""
+    if isinstance(hook, Mapping):
+        # The runner reads the priority.
+        HOOKS.build({name: hook[name] for name in hook if name != 'priority'})
+
+
+def _describe(error: Exception) -> str:
+    """Return an error in a line; one of another library with the field that is built."""
+    if isinstance(error, UserError):
+        return str(error)
+    field = find_built_field(error)
+    place = '' if field is None else f'{field}: '
+    return f'{place}{type(error).__name__}: {" ".join(str(error).split())}'
