@@ -10,7 +10,9 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+import torch
 
+from lm4ve.dry_run.memory import naming_the_batch
 from lm4ve.errors import UserError
 from lm4ve.files import sole_use
 from tests.helpers.processes import environment
@@ -181,25 +183,12 @@ def test_damage_that_training_replaces_is_a_warning(run, images):
     assert verdicts['files'] == 'failed'
 
 
-def test_a_step_that_does_not_fit_into_memory_fails_in_a_line(run, monkeypatch):
-    """Without a limit the system would end the process, or another one."""
-    share = 100 * 10**6
-    monkeypatch.setattr(
-        'lm4ve.dry_run.memory._most_data', lambda _: bytes_of_data() + share
-    )
-    verdicts, error = run(PLAIN, '--batch-size', 1200)
-    assert verdicts['steps'] == 'failed'
-    assert error.startswith(
-        'steps: train_dataloader.batch_size=1200: a step does not fit into the memory'
-    )
-    verdicts, error = run(PLAIN)
-    assert (verdicts['steps'], error) == ('ok', '')
-
-
-def bytes_of_data() -> int:
-    """Return the bytes that this process holds."""
-    status = Path('/proc/self/status').read_text()
-    return int(re.search(r'VmData:\s+(\d+) kB', status)[1]) * 1024
+def test_a_step_that_does_not_fit_into_memory_names_the_batch():
+    with pytest.raises(
+        UserError, match='train_dataloader.batch_size=8: .* does not fit'
+    ):
+        with naming_the_batch(8):
+            torch.empty(2**60, dtype=torch.int8)
 
 
 def test_more_classes_than_the_head_has_fail(run, images):

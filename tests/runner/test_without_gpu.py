@@ -5,7 +5,7 @@ import torch
 from mmengine.config import Config
 
 from lm4ve.errors import UserError
-from lm4ve.runner.without_gpu import adapt_to_cpu
+from lm4ve.runner.without_gpu import adapt_to_cpu, join_group
 from tests.helpers.logs import record_logs
 from tests.helpers.processes import free_port
 
@@ -71,7 +71,7 @@ def config_with(timeout) -> Config:
 
 def test_process_waits_for_the_others_as_long_as_the_config_says(first_of_two):
     with pytest.raises(torch.distributed.DistStoreError, match='1/2 clients joined'):
-        adapt_to_cpu(config_with(1.5))
+        join_group(config_with(1.5))
     assert not torch.distributed.is_initialized()
 
 
@@ -79,4 +79,4 @@ def test_timeout_that_is_no_time_is_refused(first_of_two):
     with pytest.raises(
         UserError, match='env_cfg.dist_cfg.timeout=-1 must be .* above 0'
     ):
-        adapt_to_cpu(config_with(-1))
+        join_group(config_with(-1))

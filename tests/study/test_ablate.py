@@ -18,6 +18,7 @@ from mmengine.config import Config
 from scipy import stats
 
 from lm4ve.errors import UserError
+from lm4ve.files import sole_use
 from lm4ve.runner.command_line import build_runner, run_tool
 from lm4ve.runner.same_data import VERSIONS, pixel_versions
 from lm4ve.study import store as stores
@@ -258,8 +259,8 @@ def test_a_running_job_is_neither_cleared_nor_run_twice(tmp_path, monkeypatch, c
     store.prepare(job)
     folder = store.folder_of(job)
     (folder / 'left-over').touch()
-    with stores.job_lock(folder, 0):
-        with pytest.raises(UserError, match='earlier command still writes'):
+    with sole_use(stores.lock_of(folder)):
+        with pytest.raises(UserError, match='Another run works here'):
             store.prepare(job)
         assert (folder / 'left-over').exists()
     store.prepare(job)

@@ -143,16 +143,6 @@ MISTAKES = {
         "'two': dict(), 'one': dict()",
         "has 'one' twice",
     ),
-    'misspelt option': (
-        "'model.width'",
-        "'model.wdth'",
-        "'one'.*wdth.*Did you mean 'width'",
-    ),
-    'option below nothing': (
-        "'model.width'",
-        "'model.neck.block.seed'",
-        "variant 'one'.*neck",
-    ),
     'top-level option': ("'model.width'", "'modl.width'", "variant 'one'.*modl"),
     'one value': ('values=(.01, .1)', 'values=(.1, )', 'values=1 must be at least 2'),
     'tuning by the test set': (

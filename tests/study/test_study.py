@@ -26,6 +26,7 @@ from lm4ve.commands.flags import parser_of
 from lm4ve.errors import UserError
 from lm4ve.files import sole_use
 from lm4ve.runner.command_line import run_tool
+from lm4ve.runner.exit_codes import STOPPED
 from lm4ve.study.heads import precision, training
 from lm4ve.study.heads.candidates import FAMILIES, list_controls, list_probes
 from lm4ve.study.heads.head import (
@@ -291,7 +292,7 @@ def test_a_stopped_study_says_how_to_go_on(
     words = ('--cache', tmp_path / 'cache')
     with pytest.raises(SystemExit) as end:
         run_tool(lambda: study(features, checkpoint, *words, monkeypatch=monkeypatch))
-    assert end.value.code == 128 + number
+    assert end.value.code == STOPPED
     *_, line = capsys.readouterr().err.strip().splitlines()
     assert line == (
         f'Stopped by {number.name}. The same command goes on from what is stored in '

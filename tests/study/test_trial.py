@@ -22,11 +22,21 @@ def study_of(tmp_path):
     return study_of
 
 
-def test_variant_that_cannot_be_built_is_named_before_the_first_training(study_of):
-    text = GRID.replace("{'model.width': 1}", "{'allow_new.model.widthh': 1}")
+@pytest.mark.parametrize(
+    'option, defect',
+    [
+        ('model.wdth', 'model: TypeError: .*wdth'),
+        ('model.neck.block.seed', '.*neck'),
+        ('allow_new.model.widthh', 'model: TypeError: .*widthh'),
+    ],
+)
+def test_variant_that_cannot_be_built_is_named_before_the_first_training(
+    study_of, option, defect
+):
+    text = GRID.replace("{'model.width': 1}", f"{{'{option}': 1}}")
     assert text != GRID
     study = study_of(text)
-    with pytest.raises(UserError, match="^variant 'one': model: TypeError: .*widthh"):
+    with pytest.raises(UserError, match=f"^variant 'one': {defect}"):
         try_variants(study)
     assert not any(study.store.result(job) for job in study.tests())
 

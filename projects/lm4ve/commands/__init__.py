@@ -108,8 +108,8 @@ def _print_help() -> None:
 def parse(name: str, words: Sequence[str]) -> argparse.Namespace:
     """Parse the flags of a command; argparse exits for a mistake in them.
 
-    A config may register a task, and ``visualize`` then has the flags of that task. So it
-    gets the words with flags that are not known yet, in ``words_to_parse``.
+    A config may register a task, and ``visualize`` then has the flags of that task. So
+    flags that are not known yet pass here, and all words are in ``words_to_parse``.
 
     Args:
         name (str): The command.
@@ -123,8 +123,8 @@ def parse(name: str, words: Sequence[str]) -> argparse.Namespace:
     parser = parser_of(name)
     if name != 'visualize':
         return parser.parse_args(words)
-    args, unknown = parser.parse_known_args(words)
-    args.words_to_parse = words if unknown else None
+    args, _ = parser.parse_known_args(words)
+    args.words_to_parse = words
     return args
 
 

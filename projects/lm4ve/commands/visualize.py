@@ -60,8 +60,8 @@ def write_sheet(sheet: Sheet, folder: Path, note: str, fps: float) -> PageEntry:
 def read_config(args: argparse.Namespace) -> tuple[argparse.Namespace, Config]:
     """Read the config that the flags name; return it after the flags.
 
-    Reading it may register a task, which has flags of its own: only then the command line
-    is parsed again.
+    Reading it may register a task, which has flags of its own. So the command line is
+    parsed after that.
 
     Args:
         args (argparse.Namespace): See :func:`lm4ve.commands.parse`.
@@ -70,8 +70,7 @@ def read_config(args: argparse.Namespace) -> tuple[argparse.Namespace, Config]:
         UserError: There are no inputs, or a flag has a value that it cannot have.
     """
     cfg = read_checked_config(args.config, args.cfg_options)
-    if args.words_to_parse is not None:
-        args = parser_of('visualize').parse_args(args.words_to_parse)
+    args = parser_of('visualize').parse_args(args.words_to_parse)
     if not args.input and not args.indices:
         raise UserError(
             'There are no inputs. Give files, or --indices of the test set.'

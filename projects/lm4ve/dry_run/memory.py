@@ -3,7 +3,6 @@
 import contextlib
 import resource
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from mmengine.dist import get_world_size
@@ -72,26 +71,18 @@ def _estimate_for(name: str, plan: Plan) -> Finding:
 
 
 @contextlib.contextmanager
-def within_memory(batch: int, processes: int) -> Iterator[None]:
-    """Run steps, and make an error that names the field of a step that does not fit.
-
-    Without a GPU the system would end this process, or another one of the machine, which
-    says nothing. So there an allocation fails beyond the process's share of the memory
-    that is free.
+def naming_the_batch(batch: int) -> Iterator[None]:
+    """Make an error that names the field of a step that does not fit into the memory.
 
     Args:
         batch (int): Samples of a step.
-        processes (int): How many of the training this machine has.
 
     Raises:
         UserError: A step does not fit.
     """
-    limits = resource.getrlimit(resource.RLIMIT_DATA)
     device = 'this machine'
     if torch.cuda.is_available():
         device = torch.cuda.get_device_name()
-    else:
-        resource.setrlimit(resource.RLIMIT_DATA, (_most_data(processes), limits[1]))
     try:
         yield
     except (RuntimeError, MemoryError) as error:
@@ -102,8 +93,6 @@ def within_memory(batch: int, processes: int) -> Iterator[None]:
             f'{device}. Fix: a smaller batch, and optim_wrapper.accumulative_counts for the '
             'same update.'
         ) from error
-    finally:
-        resource.setrlimit(resource.RLIMIT_DATA, limits)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -112,21 +101,6 @@ def _is_out_of_memory(error: BaseException) -> bool:
         return True
     # Torch has no class of its own for a CPU's.
     return "can't allocate memory" in str(error)
-
-
-def _most_data(processes: int) -> int:
-    """Return the bytes that this process may hold: what it holds, and its share of the rest."""
-    held = _kilobytes('/proc/self/status', 'VmData')
-    free = _kilobytes('/proc/meminfo', 'MemAvailable')
-    return (held + free // processes) * 1024
-
-
-def _kilobytes(path: str, name: str) -> int:
-    """Return a number of a file of Linux whose lines are 'Name:   123 kB'."""
-    for line in Path(path).read_text(encoding='utf-8').splitlines():
-        if line.startswith(f'{name}:'):
-            return int(line.split()[1])
-    raise LookupError(f'{path} has no {name}')
 
 
 def _size(count: int) -> str:

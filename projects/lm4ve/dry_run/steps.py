@@ -26,7 +26,7 @@ from mmengine.runner import Runner
 
 from lm4ve.compat.mmengine_runner_state import give_loader
 from lm4ve.dry_run.finding import Finding, warning_if
-from lm4ve.dry_run.memory import within_memory
+from lm4ve.dry_run.memory import naming_the_batch
 from lm4ve.dry_run.peak import find_explosion, groups_of, train_at
 from lm4ve.dry_run.plan import Plan
 from lm4ve.errors import UserError, check, listing
@@ -182,7 +182,7 @@ def check_steps(plan: Plan) -> Finding:
         Exception: What the training would raise.
     """
     batch = plan.cfg.train_dataloader.get('batch_size', 1)
-    with within_memory(batch, plan.local_processes):
+    with naming_the_batch(batch):
         return _try_steps(plan)
 
 

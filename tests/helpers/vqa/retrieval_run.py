@@ -15,6 +15,7 @@ from mmengine.dist import get_rank
 from mmengine.runner import Runner
 
 from lm4ve.runner.command_line import finish_config
+from lm4ve.runner.without_gpu import join_group
 from tests.helpers.vqa import files, tiny
 
 #: How many captions each image has. Prime and uneven: no number of processes divides
@@ -81,6 +82,7 @@ def runner_of(folder: Path, work_dir: Path, launcher: str = 'none', **loop) -> R
         experiment_name='retrieval',
     )
     cfg = finish_config(cfg, argparse.Namespace(no_pin_memory=True, cfg_options=None))
+    join_group(cfg)
     runner = Runner.from_cfg(cfg)
     generator = torch.Generator().manual_seed(1)
     for parameter in runner.model.parameters():
