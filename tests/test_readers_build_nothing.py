@@ -106,6 +106,8 @@ READERS = {
 }
 #: Readers of what no stranger writes -> why.
 OWN_FILES = {
+    'files.py:_read_holder': 'who holds a lock, as text',
+    'study/store.py:Store.failure': 'why a job failed, as text',
     'study/slurm.py:SlurmPool._task_of': 'compares the number of a task',
     'study/earlier.py:_read_facts': 'a report, from which nothing is built',
     'study/report_files.py:read_facts': 'a report, from which nothing is built',

@@ -63,8 +63,8 @@ _LOCK_PATIENCE = 10.0
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 #: The errors of the system that say that no file is there.
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
-#: The errors of the system that say that there is no room.
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+#: The errors of the system that may pass: no room, or storage that does not answer.
+_MAY_PASS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT)
 #: What a server answers where no file is.
 _NOT_THERE_BY_HTTP = (404, 410)
 #: Bytes that are read at a time.
@@ -116,11 +116,11 @@ def storage_error_behind(error: BaseException) -> BaseException | None:
     return cause
 
 
-def is_full_disk(error: BaseException) -> bool:
-    """Return whether an error, or the one that led to it, says that a disk or quota is full."""
+def may_pass(error: BaseException) -> bool:
+    """Return whether an error, or one that led to it, may pass: a full disk, a lost mount."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, OSError) and cause.errno in _FULL:
+        if isinstance(cause, OSError) and cause.errno in _MAY_PASS:
             return True
         cause = cause.__cause__
     return False
@@ -420,9 +420,15 @@ def sole_use(lock: str | Path, wait: float = 0.0) -> Iterator[None]:
             'the permissions.'
         ) from error
     with file:
-        if _acquire(file, wait):
+        has_lock = _acquire(file, wait)
+        if has_lock:
             _write_holder(file)
-        yield
+        try:
+            yield
+        finally:
+            # Forked workers of a dataloader have the file open, too.
+            if has_lock:
+                fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def _acquire(file: TextIO, wait: float) -> bool:

@@ -41,6 +41,16 @@ def test_variant_that_cannot_be_built_is_named_before_the_first_training(
     assert not any(study.store.result(job) for job in study.tests())
 
 
+def test_hooks_that_draw_can_be_built(study_of):
+    """They ask for the visualizer, which the runner of a training makes before them."""
+    hook = dict(type='mmpretrain.VisualizationHook', enable=False)
+    text = GRID.replace(
+        "{'model.width': 1}", f"{{'allow_new.default_hooks.visualization': {hook}}}"
+    )
+    assert text != GRID
+    try_variants(study_of(text))
+
+
 def test_variants_that_can_be_built_are_built_once_each(study_of):
     study = study_of(GRID)
     names = [job.variant for job in first_jobs(study)]

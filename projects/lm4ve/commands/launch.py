@@ -38,6 +38,7 @@ from lm4ve.commands.killed import Killed
 from lm4ve.commands.train import require_for_processes
 from lm4ve.runner.command_line import ERRORS, STOP_FILE, TRACEBACK, run_tool
 from lm4ve.runner.ending.signals import INTERRUPTED, STOP_SIGNALS
+from lm4ve.runner.error_boundary import is_lost_connection
 from lm4ve.runner.exit_codes import STOPPED, TRY_AGAIN, USERS_MISTAKE
 
 #: Seconds that machines wait for the last one, at the start and after a restart.
@@ -46,14 +47,6 @@ _MEET_SECONDS = '900'
 _SAVE_SECONDS = '600'
 #: Exit codes after which a new start is of no use.
 _FINAL = (USERS_MISTAKE, STOPPED)
-#: What the errors of gloo, of the store and of nccl say where another process has ended.
-_LOST_CONNECTION = (
-    'gloo/transport/tcp/pair.cc',
-    'DistNetworkError: Failed to recv',
-    'DistNetworkError: Connection reset by peer',
-    'DistNetworkError: Broken pipe',
-    'remote process exiting prematurely',
-)
 #: torchrun's own default.
 _PORT = 29500
 
@@ -134,7 +127,9 @@ def signal_flags(env: Mapping[str, str]) -> list[str]:
         for number in (signal.SIGUSR1, signal.SIGUSR2):
             signal.signal(number, _raise_signal)
         return []
-    names = ','.join(number.name for number in STOP_SIGNALS)
+    # torchrun's own, without which a lost terminal leaves the processes alone, and ours.
+    handled = (signal.SIGHUP, signal.SIGQUIT, *STOP_SIGNALS)
+    names = ','.join(number.name for number in handled)
     seconds = env.get('SAVE_SECONDS', _SAVE_SECONDS)
     return [f'--signals-to-handle={names}', f'--shutdown-timeout={seconds}']
 
@@ -157,8 +152,8 @@ class Agent(local_elastic_agent.LocalElasticAgent):
         result = super()._monitor_workers(group)
         if not result.is_failed():
             return result
-        if not ended:
-            # The first one ended since.
+        if not any(ended.values()):
+            # The first one to fail ended since.
             ended = {rank: each.exitcode for rank, each in result.failures.items()}
         Agent.exit_code = exit_code_of(ended.values())
         if Agent.exit_code in _FINAL:
@@ -330,7 +325,7 @@ def report_errors(folder: Path, is_explained: bool = False) -> bool:
         message = path.read_text(encoding='utf-8')
         path.unlink()
         sentence = message.partition(TRACEBACK)[0]
-        if any(words in sentence for words in _LOST_CONNECTION):
+        if is_lost_connection(sentence):
             consequences[sentence] = message
         else:
             causes[sentence] = message

@@ -22,7 +22,7 @@ from torch.distributed.distributed_c10d import _get_default_store
 
 from lm4ve import compat
 from lm4ve.errors import StorageError, UserError
-from lm4ve.files import is_full_disk, is_storage_error
+from lm4ve.files import is_storage_error, may_pass
 from lm4ve.runner.building import find_built_field
 from lm4ve.runner.ending.signals import (
     INTERRUPTED,
@@ -116,7 +116,7 @@ def _report_error(error: BaseException) -> int:
         _report_stop(number)
         return INTERRUPTED if number == signal.SIGINT else STOPPED
     _report_once(error, _message_of(error))
-    if is_full_disk(error):
+    if may_pass(error):
         return TRY_AGAIN
     if isinstance(error, UserError):
         return USERS_MISTAKE

@@ -11,7 +11,7 @@ from typing import TypeVar
 from mmengine.dist import all_gather_object, get_world_size
 
 from lm4ve.errors import StorageError, UserError
-from lm4ve.files import is_full_disk
+from lm4ve.files import may_pass
 
 Error = TypeVar('Error', bound=BaseException)
 
@@ -62,7 +62,7 @@ def _as_sent(error: Exception | None) -> Exception | None:
     """Return an error in a form that every process can build: its kind, and its words."""
     if error is None:
         return None
-    if is_full_disk(error):
+    if may_pass(error):
         return StorageError(str(error))
     for kind in (StorageError, UserError):
         if isinstance(error, kind):

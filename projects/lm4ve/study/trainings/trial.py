@@ -12,9 +12,11 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import HOOKS, init_default_scope
+from mmengine.visualization import Visualizer
 
 from lm4ve import compat
-from lm4ve.errors import UserError
+from lm4ve.errors import StorageError, UserError
+from lm4ve.files import is_storage_error
 from lm4ve.runner.accumulation import is_auto
 from lm4ve.runner.building import find_built_field
 from lm4ve.study.job import Job
@@ -28,15 +30,19 @@ def try_variants(study: GridStudy) -> None:
 
     Raises:
         UserError: One cannot be built; the message names the variant.
+        StorageError: Storage did not give one of its files.
     """
     compat.activate()
     for job in first_jobs(study):
-        # Nothing is written to this folder.
-        cfg = training_config(job.spec, job.key, Path('work_dirs/trial'))
         try:
+            # Nothing is written to this folder.
+            cfg = training_config(job.spec, job.key, Path('work_dirs/trial'))
             _build(cfg)
         except Exception as e:
-            raise UserError(f"variant '{job.variant}': {_describe(e)}") from e
+            message = f"variant '{job.variant}': {_describe(e)}"
+            if is_storage_error(e):
+                raise StorageError(message) from e
+            raise UserError(message) from e
 
 
 def first_jobs(study: GridStudy) -> list[Job]:
@@ -54,6 +60,8 @@ def _build(cfg: Config) -> None:
     """Build model, optimizer and hooks of a training, on the CPU."""
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     model, _ = build_model(cfg)
+    # Hooks of the hosts ask for the current visualizer when they are built.
+    Visualizer.get_instance('trial')
     for hook in (cfg.get('default_hooks') or {}).values():
         _build_hook(hook)
     for hook in cfg.get('custom_hooks') or ():
