@@ -61,6 +61,8 @@ _LOCK_INTERVAL = 0.25
 _LOCK_PATIENCE = 10.0
 #: The errors of a file system that has no locks.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+#: Seconds that the children of a killed process may need to end; they keep its locks.
+ORPHANS = 30.0
 #: The errors of the system that say that no file is there.
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 #: The errors of the system that may pass: no room, or storage that does not answer.

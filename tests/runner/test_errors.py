@@ -105,7 +105,8 @@ def test_foreign_error_is_one_line_with_log(tmp_path, option, words, fails):
     assert log.is_relative_to(tmp_path) and 'Traceback' in log.read_text()
 
 
-def test_second_training_in_a_folder_is_refused(tmp_path, fails):
+def test_second_training_in_a_folder_is_refused(tmp_path, fails, monkeypatch):
+    monkeypatch.setattr('lm4ve.commands.train.ORPHANS', 0.2)
     with sole_use(tmp_path / 'training-0.lock'):
         assert 'training-0.lock' in fail(fails, tmp_path, 'log_level=INFO')
     assert not list(tmp_path.glob('*.pth'))

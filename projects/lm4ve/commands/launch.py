@@ -37,8 +37,8 @@ from torch.distributed.launcher import api
 from lm4ve.commands.killed import Killed
 from lm4ve.commands.train import require_for_processes
 from lm4ve.runner.command_line import ERRORS, STOP_FILE, TRACEBACK, run_tool
-from lm4ve.runner.ending.signals import INTERRUPTED, STOP_SIGNALS
-from lm4ve.runner.error_boundary import is_lost_connection
+from lm4ve.runner.ending.signals import INTERRUPTED, STOP_SIGNALS, exit_code_after
+from lm4ve.runner.error_lines import is_lost_connection
 from lm4ve.runner.exit_codes import STOPPED, TRY_AGAIN, USERS_MISTAKE
 
 #: Seconds that machines wait for the last one, at the start and after a restart.
@@ -282,9 +282,7 @@ def _run(args: Any, folder: Path) -> int:
     except SignalException as e:
         if report_errors(folder):
             return TRY_AGAIN
-        if e.sigval == signal.SIGINT:
-            return INTERRUPTED
-        return STOPPED
+        return exit_code_after(e.sigval)
     except (RendezvousError, torch.distributed.DistError) as e:
         _report_absence(args, e)
         return TRY_AGAIN
@@ -296,9 +294,9 @@ def _report_absence(args: Any, error: Exception) -> None:
     address = args.rdzv_endpoint or f'{args.master_addr}:{args.master_port}'
     words = ' '.join(str(error).split())[:300]
     print(
-        f'\nerror: {args.nnodes} machines did not meet at {address} within MEET_SECONDS '
-        f'({type(error).__name__}: {words}). Fix: start all of them, and let them reach '
-        'that address.',
+        f'\nerror: {args.nnodes} machines did not meet at {address} within MEET_SECONDS, '
+        f'or lost each other ({type(error).__name__}: {words}). Fix: start all of them, and '
+        'let them reach that address.',
         file=sys.stderr,
     )
 
@@ -335,9 +333,12 @@ def report_errors(folder: Path, is_explained: bool = False) -> bool:
     for message in messages.values():
         print(f'\nerror: {message}', file=sys.stderr)
     stop = folder / STOP_FILE
-    # After an error, the signal was torchrun's.
-    if stop.exists() and not messages and not is_explained:
-        print(f'\n{stop.read_text(encoding="utf-8")}', file=sys.stderr)
+    if stop.exists():
+        line = stop.read_text(encoding='utf-8')
+        stop.unlink()
+        # After an error, the signal was torchrun's.
+        if not messages and not is_explained:
+            print(f'\n{line}', file=sys.stderr)
     return bool(messages)
 
 

@@ -17,7 +17,7 @@ from mmengine.dist import get_rank
 
 from lm4ve.commands.flags import PLAIN_AMP, parser_of
 from lm4ve.errors import UserError
-from lm4ve.files import sole_use
+from lm4ve.files import ORPHANS, sole_use
 from lm4ve.runner.autocast import use_autocast
 from lm4ve.runner.config.final import DATALOADERS, final_config
 from lm4ve.runner.config.lengths import set_batch_size, set_epochs, set_rate
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> None:
     require_all(cfg)
     runner = build_runner(cfg, short_console=not args.verbose)
     # Two trainings in one folder would replace each other's checkpoints.
-    with sole_use(Path(cfg.work_dir) / f'training-{get_rank()}.lock'):
+    with sole_use(Path(cfg.work_dir) / f'training-{get_rank()}.lock', ORPHANS):
         runner.train()
 
 

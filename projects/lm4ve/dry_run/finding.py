@@ -1,8 +1,6 @@
 """What a check of a dry run finds: a sentence, and what follows from it for the training."""
 
 import re
-import tempfile
-import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -10,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from lm4ve.errors import StorageError, UserError
-from lm4ve.runner.building import find_built_field
 from lm4ve.runner.config.fields import dicts_in
-from lm4ve.runner.error_boundary import TRACEBACK, without_traceback
+from lm4ve.runner.error_lines import (
+    new_log,
+    with_traceback,
+    without_traceback,
+    words_of,
+)
 
 #: How Python names a file that the system does not give: the reason, and the path.
 _NAMES_PATH = re.compile(r"\[Errno \d+\] (?P<reason>[^:]+): '(?P<path>.+?)'")
@@ -25,8 +27,6 @@ _HAVE_FILES = (
     'default_hooks',
     'custom_hooks',
 )
-#: The length at which a sentence from elsewhere is cut; its beginning has the cause.
-_LENGTH = 300
 
 
 class Verdict(Enum):
@@ -80,24 +80,11 @@ def describe_failure(error: Exception, cfg: Any) -> str:
     """
     if isinstance(error, (UserError, StorageError)):
         return without_traceback(error)
-    message = _message_of(error)
-    unread = _describe_path(message, cfg or {})
+    unread = _describe_path(words_of(error), cfg or {})
     if unread:
         return unread
-    with tempfile.NamedTemporaryFile(
-        'w', prefix='lm4ve-error-', suffix='.log', delete=False
-    ) as log:
-        log.write(''.join(traceback.format_exception(error)))
-    built = find_built_field(error)
-    place = '' if built is None else f'{built}: '
-    sentence = f'{place}{type(error).__name__}: {message[:_LENGTH]}'
-    return f'{sentence}{TRACEBACK}{log.name})'
-
-
-def _message_of(error: Exception) -> str:
-    """Return an error's text in one line, without the traceback of a dataloader's worker."""
-    _, _, message = str(error).rpartition(f'{type(error).__name__}: ')
-    return ' '.join(message.split())
+    # The current log lies in a folder of the dry run's own.
+    return with_traceback(error, new_log())
 
 
 def _describe_path(message: str, cfg: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from mmengine.utils.dl_utils import set_multi_processing
 
 from lm4ve.dry_run.finding import Finding
 from lm4ve.dry_run.plan import Plan
+from lm4ve.files import machine
 from lm4ve.version import __version__
 
 
@@ -22,12 +23,11 @@ def check_processes(plan: Plan) -> Finding:
     set_multi_processing(**environment.get('mp_cfg', {}), distributed=is_launched)
     if is_launched and not is_distributed():
         init_dist(cfg.launcher, **environment.get('dist_cfg', {}))
-    host = socket.gethostname()
-    hosts = Counter(all_gather_object(host))
-    plan.local_processes = hosts[host]
-    machines = []
-    for name, count in hosts.items():
-        machines.append(f'{count} on {name}')
+    # Containers of several machines may share a host name.
+    here = (machine(), socket.gethostname())
+    machines = Counter(all_gather_object(here))
+    plan.local_processes = machines[here]
+    counts = [f'{count} on {host}' for (_, host), count in machines.items()]
     versions = {
         'lm4ve': __version__,
         'mmengine': mmengine.__version__,
@@ -36,5 +36,5 @@ def check_processes(plan: Plan) -> Finding:
     device = 'CPU'
     if torch.cuda.is_available():
         device = torch.cuda.get_device_name()
-    text = f'{get_world_size()}: {", ".join(machines)}; {device}'
+    text = f'{get_world_size()}: {", ".join(counts)}; {device}'
     return Finding(text, facts={**versions, 'device': device})

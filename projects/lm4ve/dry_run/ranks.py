@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 
 from lm4ve.dry_run.finding import Finding, Verdict
-from lm4ve.runner.error_boundary import TRACEBACK
+from lm4ve.runner.error_lines import TRACEBACK
 
 _ORDER = [Verdict.FAILED, Verdict.UNCHECKED, Verdict.WARNING, Verdict.OK]
 

@@ -64,6 +64,7 @@ def _run_check(check: Check, plan: Plan, findings: dict[str, Finding]) -> Findin
 
     Raises:
         UserError: It has failed in this process, and the others wait for this one.
+        StorageError: Likewise, since storage did not give a file.
     """
     for needed in check.needs:
         if findings[needed].verdict in (Verdict.FAILED, Verdict.UNCHECKED):
@@ -72,21 +73,27 @@ def _run_check(check: Check, plan: Plan, findings: dict[str, Finding]) -> Findin
         own = check.find(plan)
     except Exception as error:
         failure = describe_failure(error, plan.cfg)
-        if check.together and get_world_size() > 1:
-            raise UserError(f'{check.name}: {ranks.with_rank(failure)}') from error
         own = Finding(failure, Verdict.FAILED, may_pass=is_storage_error(error))
+        if check.together and get_world_size() > 1:
+            raise _error_of(
+                check.name, ranks.with_rank(failure), own.may_pass
+            ) from error
     return ranks.merge(own)
 
 
 def _raise_first_failure(findings: dict[str, Finding]) -> None:
     """Raise an error with the name and the text of the first check that has failed, if any."""
     for name, finding in findings.items():
-        if finding.verdict is not Verdict.FAILED:
-            continue
-        message = f'{name}: {finding.text}'
-        if finding.may_pass:
-            raise StorageError(message)
-        raise UserError(message)
+        if finding.verdict is Verdict.FAILED:
+            raise _error_of(name, finding.text, finding.may_pass)
+
+
+def _error_of(check: str, text: str, may_pass: bool) -> Exception:
+    """Return the error that a dry run ends with when a check has failed."""
+    message = f'{check}: {text}'
+    if may_pass:
+        return StorageError(message)
+    return UserError(message)
 
 
 def _print(check: str, verdict: str, text: str) -> None:

@@ -10,9 +10,9 @@ from lm4ve.runner.config.loading import evaluate_checkpoint as evaluate_checkpoi
 from lm4ve.runner.error_boundary import AFTER_STOP as AFTER_STOP
 from lm4ve.runner.error_boundary import ERRORS as ERRORS
 from lm4ve.runner.error_boundary import STOP_FILE as STOP_FILE
-from lm4ve.runner.error_boundary import TRACEBACK as TRACEBACK
 from lm4ve.runner.error_boundary import report as report
 from lm4ve.runner.error_boundary import run_tool as run_tool
+from lm4ve.runner.error_lines import TRACEBACK as TRACEBACK
 from lm4ve.runner.flags import CONFIG as CONFIG
 from lm4ve.runner.flags import RUN as RUN
 from lm4ve.runner.flags import build_parser as build_parser

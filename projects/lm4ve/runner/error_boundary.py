@@ -6,34 +6,37 @@ import hashlib
 import logging
 import multiprocessing
 import os
-import re
 import signal
 import sys
-import tempfile
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 import torch
-from mmengine.logging import MessageHub, MMLogger
+from mmengine.logging import MessageHub
 from torch.distributed.distributed_c10d import _get_default_store
 
 from lm4ve import compat
-from lm4ve.errors import StorageError, UserError
+from lm4ve.errors import UserError
 from lm4ve.files import is_storage_error, may_pass
-from lm4ve.runner.building import find_built_field
 from lm4ve.runner.ending.signals import (
-    INTERRUPTED,
     STOP_SIGNALS,
+    exit_code_after,
     handle_signals,
     ignore_ends_of_workers,
     is_one_of_several,
     signal_behind,
 )
 from lm4ve.runner.ending.together import is_of_all
-from lm4ve.runner.exit_codes import DONE, STOPPED, TRY_AGAIN, USERS_MISTAKE
+from lm4ve.runner.error_lines import (
+    TRACEBACK,
+    current_log,
+    is_lost_connection,
+    line_of,
+    lost_worker_behind,
+)
+from lm4ve.runner.exit_codes import DONE, TRY_AGAIN, USERS_MISTAKE
 from lm4ve.runner.pipes import exit_when_output_is_closed
 from lm4ve.runner.process_rank import is_first_process, process_rank
 
@@ -44,23 +47,6 @@ STOP_FILE = 'stop'
 #: In the message hub, the sentence that a stopped command ends with; without one, it is
 #: that of a training.
 AFTER_STOP = 'after_stop'
-#: Begins the part of an error's line that differs by process.
-TRACEBACK = ' (traceback: '
-#: What PyTorch says of a worker that has ended, and by which signal.
-_LOST_WORKER = re.compile(
-    r'DataLoader worker \(pid(?:\(s\))? (?P<pids>[\d, ]+)\) '
-    r'(?:is killed by signal: (?P<name>[\w ]+)|exited unexpectedly)'
-)
-#: What the errors of gloo, of the store and of nccl say where another process has ended.
-LOST_CONNECTION = (
-    'gloo/transport/tcp/pair.cc',
-    'DistNetworkError: Failed to recv',
-    'DistNetworkError: Connection reset by peer',
-    'DistNetworkError: Broken pipe',
-    'remote process exiting prematurely',
-)
-#: Characters of an error's words that are printed.
-_LENGTH = 1000
 #: Seconds in which others may ask the first process whether an error was printed.
 _PATIENCE = 1.0
 
@@ -114,37 +100,19 @@ def _report_error(error: BaseException) -> int:
     number = signal_behind(error)
     if number is not None:
         _report_stop(number)
-        return INTERRUPTED if number == signal.SIGINT else STOPPED
-    _report_once(error, _message_of(error))
+        return exit_code_after(number)
+    _report_once(error, line_of(error))
     if may_pass(error):
         return TRY_AGAIN
     if isinstance(error, UserError):
         return USERS_MISTAKE
-    if is_storage_error(error) or _lost_worker_behind(error):
+    if is_storage_error(error) or lost_worker_behind(error):
         return TRY_AGAIN
     # Before the processes have met, one may be killed, too, and others lose it.
     is_lost = isinstance(error, torch.distributed.DistError)
     if is_lost or torch.distributed.is_initialized():
         return TRY_AGAIN
     return USERS_MISTAKE
-
-
-def _message_of(error: BaseException) -> str:
-    """Return the line that is printed of an error."""
-    if isinstance(error, (UserError, StorageError)):
-        return without_traceback(error)
-    return _in_one_line(error)
-
-
-def without_traceback(error: UserError | StorageError) -> str:
-    """Return an error's message alone.
-
-    A dataloader raises a worker's error anew, with the worker's traceback before the
-    message.
-    """
-    kind = type(error)
-    start = f'{kind.__module__}.{kind.__name__}: '
-    return str(error).rpartition(start)[2].strip()
 
 
 def _report_stop(number: signal.Signals) -> None:
@@ -169,104 +137,13 @@ def _newest_saved() -> str:
 
     MMEngine names it in the work directory, which has a folder for each start's log.
     """
-    log = _current_log()
+    log = current_log()
     if log is None:
         return 'nothing'
     pointer = log.parent.parent / 'last_checkpoint'
     if not pointer.is_file():
         return 'nothing'
     return pointer.read_text(encoding='utf-8').strip()
-
-
-def _in_one_line(error: BaseException) -> str:
-    """Describe an exception in one line, and write its traceback to the log file."""
-    command = ' '.join([Path(sys.argv[0]).name, *sys.argv[1:2]])
-    path = _log_file()
-    with open(path, 'a', encoding='utf-8') as log:
-        log.write(''.join(traceback.format_exception(error)))
-    worker = _lost_worker_behind(error)
-    if worker:
-        return f'{command}: {worker}{TRACEBACK}{path})'
-    words = _shortened(' '.join(_words_of(error).split()))
-    if is_lost_connection(f'{type(error).__name__}: {words}'):
-        return (
-            f'{command}: another process has ended, whose own error says why '
-            f'({type(error).__name__}: {words}){TRACEBACK}{path})'
-        )
-    field = find_built_field(error)
-    place = '' if field is None else f'{field}: '
-    return f'{command}: {place}{type(error).__name__}: {words}{TRACEBACK}{path})'
-
-
-def is_lost_connection(words: str) -> bool:
-    """Return whether an error's type and words say that another process has ended."""
-    return any(part in words for part in LOST_CONNECTION)
-
-
-def _lost_worker_behind(error: BaseException) -> str:
-    """Return a sentence on the dataloader's worker whose end led to an error; '' if none did."""
-    sentence = ''
-    cause: BaseException | None = error
-    while cause is not None:
-        lost = _LOST_WORKER.search(str(cause))
-        if lost is not None:
-            how = 'has ended without a word'
-            if lost['name']:
-                how = f'was killed by a signal: {lost["name"].strip()}'
-            sentence = (
-                f'a worker of a dataloader (process {lost["pids"]}) {how} (out of memory?). '
-                'Fix: fewer num_workers, or a smaller batch_size'
-            )
-        if lost is not None and lost['name']:
-            break
-        cause = cause.__cause__ or cause.__context__
-    return sentence
-
-
-def _words_of(error: BaseException) -> str:
-    """Return an error's message; of one that a dataloader's worker has raised, its end.
-
-    PyTorch puts the worker's whole traceback into the message, before what it was.
-    """
-    lines = str(error).splitlines()
-    if not any(line.startswith('Original Traceback') for line in lines):
-        return str(error)
-    is_frame = [line.startswith('  File "') for line in lines]
-    if not any(is_frame):
-        return str(error)
-    last = len(lines) - 1 - is_frame[::-1].index(True)
-    cause = last + 1
-    # The line of code, and marks below it.
-    while cause < len(lines) and lines[cause].startswith('    '):
-        cause += 1
-    return f'{lines[0]} {" ".join(lines[cause:])}'
-
-
-def _shortened(words: str) -> str:
-    """Return a text without its middle if it is long: what went wrong often stands at its end."""
-    if len(words) <= _LENGTH:
-        return words
-    return f'{words[: _LENGTH // 2]} ... {words[-_LENGTH // 2 :]}'
-
-
-def _current_log() -> Path | None:
-    """Return the file of the current log, or None if there is no log."""
-    if not MMLogger._instance_dict:
-        return None
-    path = MMLogger.get_current_instance().log_file
-    if path is None or not Path(path).parent.is_dir():
-        return None
-    return Path(path)
-
-
-def _log_file() -> str:
-    """Return the file of the current log, or a new temporary one if there is no log."""
-    log = _current_log()
-    if log is not None:
-        return str(log)
-    descriptor, path = tempfile.mkstemp('.log', 'lm4ve-error-')
-    os.close(descriptor)
-    return path
 
 
 def _report_once(error: BaseException, message: str) -> None:

@@ -22,6 +22,7 @@ from submitit.slurm.slurm import SlurmExecutor
 
 from lm4ve.errors import UserError, require
 from lm4ve.files import read_json, write_json
+from lm4ve.runner.ending.child import run_child
 from lm4ve.runner.exit_codes import DONE, STOPPED
 from lm4ve.study.job import KINDS, Job
 from lm4ve.study.pool import Ended, Pool, job_words
@@ -78,30 +79,17 @@ def _run_command(words: Sequence[str]) -> int:
     Args:
         words (Sequence[str]): What follows ``python``.
     """
-    process = subprocess.Popen([sys.executable, *words])
-    passed_on = []
-
-    def pass_on(number: int, frame: object) -> None:
-        # Some clusters signal all processes of a task, others this one only.
-        passed_on.append(number)
-        process.send_signal(number)
-
-    own = {
-        number: signal.signal(number, pass_on)
-        for number in (signal.SIGTERM, signal.SIGUSR2)
-    }
-    code = process.wait()
-    for number, handler in own.items():
-        signal.signal(number, handler)
-    if _was_stopped(code) and signal.SIGUSR2 in passed_on:
+    ended = run_child([sys.executable, *words], (signal.SIGTERM, signal.SIGUSR2))
+    was_stopped = _was_stopped(ended.code)
+    if was_stopped and signal.SIGUSR2 in ended.passed_on:
         # Sent before the time limit or at preemption. Now submitit's own handler
         # requeues the task and ends it; in processes but the first it does nothing.
         signal.raise_signal(signal.SIGUSR2)
         time.sleep(_UNTIL_ENDED)
-    if _was_stopped(code):
+    if was_stopped:
         # Slurm ends or requeues the task. One that ends before would count as failed.
         time.sleep(_UNTIL_ENDED)
-    return code
+    return ended.code
 
 
 def _was_stopped(code: int) -> bool:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from lm4ve.errors import UserError, require
-from lm4ve.files import read_json, require_writable, sole_use, write_json
+from lm4ve.files import ORPHANS, read_json, require_writable, sole_use, write_json
 from lm4ve.runner.same_data import VERSIONS, changed_versions
 from lm4ve.study.job import KINDS, Job
 
@@ -31,8 +31,6 @@ RESULT = 'result.json'
 SPEC = 'spec.json'
 LOG = 'log.txt'
 FAILURE = 'failure.json'
-#: Seconds that a job of a killed command may need to end.
-ORPHANS = 30.0
 #: A label in a file.
 _LABEL = np.dtype('<i4')
 #: Fields of a result that have a label for each sample.

@@ -117,6 +117,13 @@ def handle_signals() -> Iterator[None]:
         _current = before
 
 
+def exit_code_after(number: int) -> int:
+    """Return what a command exits with that a signal has ended; see :data:`STOP_SIGNALS`."""
+    if number == signal.SIGINT:
+        return INTERRUPTED
+    return STOPPED
+
+
 def is_one_of_several() -> bool:
     """Return whether a launcher has started this process along with others."""
     by_torchrun = int(os.environ.get('WORLD_SIZE', 1))

@@ -18,7 +18,7 @@ from lm4ve import compat
 from lm4ve.errors import StorageError, UserError
 from lm4ve.files import is_storage_error
 from lm4ve.runner.accumulation import is_auto
-from lm4ve.runner.building import find_built_field
+from lm4ve.runner.error_lines import describe
 from lm4ve.study.job import Job
 from lm4ve.study.trainings.study import GridStudy
 from lm4ve.study.trainings.training import training_config
@@ -39,7 +39,8 @@ def try_variants(study: GridStudy) -> None:
             cfg = training_config(job.spec, job.key, Path('work_dirs/trial'))
             _build(cfg)
         except Exception as e:
-            message = f"variant '{job.variant}': {_describe(e)}"
+            words = str(e) if isinstance(e, (UserError, StorageError)) else describe(e)
+            message = f"variant '{job.variant}': {words}"
             if is_storage_error(e):
                 raise StorageError(message) from e
             raise UserError(message) from e
@@ -81,12 +82,3 @@ def _build_hook(hook: Any) -> None:
     if isinstance(hook, Mapping):
         # The runner reads the priority.
         HOOKS.build({name: hook[name] for name in hook if name != 'priority'})
-
-
-def _describe(error: Exception) -> str:
-    """Return an error in a line; one of another library with the field that is built."""
-    if isinstance(error, UserError):
-        return str(error)
-    field = find_built_field(error)
-    place = '' if field is None else f'{field}: '
-    return f'{place}{type(error).__name__}: {" ".join(str(error).split())}'
