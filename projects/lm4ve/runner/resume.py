@@ -91,7 +91,7 @@ def newest_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]:
     limit = _iterations_in(Path(target).name)
     for path in candidates:
         try:
-            # A folder has shards of a format that is checked where it is loaded.
+            # A folder holds shards, whose format PyTorch checks when it loads them.
             iterations = 0 if path.is_dir() else check_whole(path)
         except (CheckpointError, OSError) as e:
             notes.append(str(e))
