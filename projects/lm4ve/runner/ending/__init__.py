@@ -14,7 +14,8 @@ validated or saved, and no average of the weights that has taken them in is.
 **Signals.** SIGTERM, SIGUSR1 and SIGUSR2 are noted by a handler (:mod:`.signals`), and the
 agreement makes them known to all. After an update, all processes save ``iter_1234.pth``
 together and raise :class:`.together.Stopped`. In a validation, the first process saves at
-once if the signal reached it; one process then ends, and several end the validation first. Ctrl-C ends at once.
+once if the signal reached it; one process then ends, and several end the validation first.
+Ctrl-C ends at once.
 
 **Saving.** What fails in one process while a checkpoint is written, such as a full disk, fails
 in all of them (:func:`.together.failing_together`).
