@@ -156,6 +156,7 @@ KILLED = [
     # What the task got, what its command does, the code, what is printed.
     (signal.SIGUSR1, 'sleep(60)', 143, ''),
     (signal.SIGTERM, 'sleep(60)', 143, ''),
+    (signal.SIGINT, 'sleep(60)', 130, ''),
     (None, 'os.kill(os.getpid(), 9)', 1, 'error: rank 3 ('),
     (None, 'sys.exit(2)', 2, ''),
 ]
@@ -171,6 +172,8 @@ def test_task_ends_with_a_code_of_the_table(tmp_path, number, action, code, word
     lines = (
         'import os, sys',
         'from time import sleep',
+        # As of a process that Python does not handle: without a traceback.
+        'import signal; signal.signal(signal.SIGINT, signal.SIG_DFL)',
         f'open({str(begun)!r}, "w")',
         action,
     )

@@ -36,9 +36,9 @@ from torch.distributed.launcher import api
 
 from lm4ve.commands.killed import Killed
 from lm4ve.commands.train import require_for_processes
-from lm4ve.runner.command_line import ERRORS, STOP_FILE, TRACEBACK, run_tool
+from lm4ve.runner.command_line import ERRORS, STOP_FILE, run_tool
 from lm4ve.runner.ending.signals import INTERRUPTED, STOP_SIGNALS, exit_code_after
-from lm4ve.runner.error_lines import is_lost_connection
+from lm4ve.runner.error_lines import TRACEBACK, is_lost_connection
 from lm4ve.runner.exit_codes import STOPPED, TRY_AGAIN, USERS_MISTAKE
 
 #: Seconds that machines wait for the last one, at the start and after a restart.
@@ -158,16 +158,28 @@ class Agent(local_elastic_agent.LocalElasticAgent):
         Agent.exit_code = exit_code_of(ended.values())
         if Agent.exit_code in _FINAL:
             self._remaining_restarts = 0
-        pids = {worker.global_rank: worker.id for worker in group.workers}
-        killed = [
-            Killed(rank, pids[rank], -code)
-            for rank, code in ended.items()
-            if code < 0 and Agent.exit_code == TRY_AGAIN
-        ]
+        killed: list[Killed] = []
+        if Agent.exit_code == TRY_AGAIN:
+            killed = killed_of(group.workers, ended)
         for process in killed:
             print(f'\nerror: {process}', file=sys.stderr)
         report_errors(Path(os.environ[ERRORS]), bool(killed))
         return result
+
+
+def killed_of(workers: Iterable[Any], ended: Mapping[int, int]) -> list[Killed]:
+    """Return those of torchrun's workers that a signal has killed.
+
+    Args:
+        workers (Iterable[Worker]): All of this machine.
+        ended (Mapping[int, int]): How they ended, as :func:`find_ended` returns it.
+    """
+    killed = []
+    for worker in workers:
+        code = ended.get(worker.global_rank, 0)
+        if code < 0:
+            killed.append(Killed(worker.global_rank, worker.id, -code))
+    return killed
 
 
 def find_ended(workers: Iterable[Any]) -> dict[int, int]:

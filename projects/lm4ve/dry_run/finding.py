@@ -51,14 +51,14 @@ class Finding:
         verdict (Verdict): What it means.
         facts (Mapping[str, object]): What must be the same in all processes of a
             training, by name.
-        may_pass (bool): Of a failure: storage did not give a file, so that another start
-            may find it.
+        is_of_storage (bool): Of a failure: storage did not give a file, so that another
+            start may find it.
     """
 
     text: str
     verdict: Verdict = Verdict.OK
     facts: Mapping[str, object] = field(default_factory=dict)
-    may_pass: bool = False
+    is_of_storage: bool = False
 
 
 def warning_if(problem: str, text: str) -> Finding:

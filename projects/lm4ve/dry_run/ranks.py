@@ -37,7 +37,7 @@ def merge(own: Finding) -> Finding:
     if len(verdicts) == 1:
         # Alike everywhere; numbers may differ a little.
         text = findings[0].text
-    return Finding(text, finding.verdict, may_pass=finding.may_pass)
+    return Finding(text, finding.verdict, is_of_storage=finding.is_of_storage)
 
 
 def with_rank(failure: str) -> str:

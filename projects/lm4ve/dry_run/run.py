@@ -73,10 +73,10 @@ def _run_check(check: Check, plan: Plan, findings: dict[str, Finding]) -> Findin
         own = check.find(plan)
     except Exception as error:
         failure = describe_failure(error, plan.cfg)
-        own = Finding(failure, Verdict.FAILED, may_pass=is_storage_error(error))
+        own = Finding(failure, Verdict.FAILED, is_of_storage=is_storage_error(error))
         if check.together and get_world_size() > 1:
             raise _error_of(
-                check.name, ranks.with_rank(failure), own.may_pass
+                check.name, ranks.with_rank(failure), own.is_of_storage
             ) from error
     return ranks.merge(own)
 
@@ -85,13 +85,13 @@ def _raise_first_failure(findings: dict[str, Finding]) -> None:
     """Raise an error with the name and the text of the first check that has failed, if any."""
     for name, finding in findings.items():
         if finding.verdict is Verdict.FAILED:
-            raise _error_of(name, finding.text, finding.may_pass)
+            raise _error_of(name, finding.text, finding.is_of_storage)
 
 
-def _error_of(check: str, text: str, may_pass: bool) -> Exception:
+def _error_of(check: str, text: str, is_of_storage: bool) -> Exception:
     """Return the error that a dry run ends with when a check has failed."""
     message = f'{check}: {text}'
-    if may_pass:
+    if is_of_storage:
         return StorageError(message)
     return UserError(message)
 

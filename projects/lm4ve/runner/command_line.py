@@ -12,7 +12,6 @@ from lm4ve.runner.error_boundary import ERRORS as ERRORS
 from lm4ve.runner.error_boundary import STOP_FILE as STOP_FILE
 from lm4ve.runner.error_boundary import report as report
 from lm4ve.runner.error_boundary import run_tool as run_tool
-from lm4ve.runner.error_lines import TRACEBACK as TRACEBACK
 from lm4ve.runner.flags import CONFIG as CONFIG
 from lm4ve.runner.flags import RUN as RUN
 from lm4ve.runner.flags import build_parser as build_parser

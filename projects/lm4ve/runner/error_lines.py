@@ -1,5 +1,6 @@
 """The line that is printed of an error: what went wrong, where, and which log has the rest."""
 
+import itertools
 import os
 import re
 import sys
@@ -27,6 +28,8 @@ _LOST_CONNECTION = (
     'DistNetworkError: Broken pipe',
     'remote process exiting prematurely',
 )
+#: Begins a line of a traceback that names a file.
+_FRAME = '  File "'
 #: Characters of an error's words that are printed.
 _LENGTH = 1000
 
@@ -39,12 +42,14 @@ def line_of(error: BaseException) -> str:
     if isinstance(error, (UserError, StorageError)):
         return without_traceback(error)
     log = current_log()
+    if log is None:
+        log = new_log()
     command = ' '.join([Path(sys.argv[0]).name, *sys.argv[1:2]])
-    return f'{command}: {with_traceback(error, log or new_log())}'
+    return f'{command}: {with_traceback(error, log)}'
 
 
 def with_traceback(error: BaseException, log: Path) -> str:
-    """Return another library's error in words, which name the log that gets its traceback.
+    """Return an error in words, which name the log that gets its traceback.
 
     Args:
         error (BaseException): The error.
@@ -52,12 +57,20 @@ def with_traceback(error: BaseException, log: Path) -> str:
     """
     with open(log, 'a', encoding='utf-8') as file:
         file.write(''.join(traceback.format_exception(error)))
-    what = lost_worker_behind(error) or describe(error)
-    return f'{what}{TRACEBACK}{log})'
+    return f'{describe(error)}{TRACEBACK}{log})'
 
 
 def describe(error: BaseException) -> str:
-    """Return another library's error in words: the field that is built, its type, its text."""
+    """Return an error in words.
+
+    Our own errors have them. Of another library's: a dataloader's worker that has ended,
+    a process that is lost, or the field that is built, its type and its text.
+    """
+    if isinstance(error, (UserError, StorageError)):
+        return without_traceback(error)
+    worker = lost_worker_behind(error)
+    if worker:
+        return worker
     words = f'{type(error).__name__}: {words_of(error)}'
     if is_lost_connection(words):
         return f'another process has ended, whose own error says why ({words})'
@@ -117,24 +130,20 @@ def _text_of(error: BaseException) -> str:
 
     PyTorch puts the worker's whole traceback into the message, before what it was.
     """
-    lines = str(error).splitlines()
-    if not any(line.startswith('Original Traceback') for line in lines):
-        return str(error)
-    is_frame = [line.startswith('  File "') for line in lines]
-    if not any(is_frame):
-        return str(error)
-    last = len(lines) - 1 - is_frame[::-1].index(True)
-    cause = last + 1
-    # The line of code, and marks below it.
-    while cause < len(lines) and lines[cause].startswith('    '):
-        cause += 1
-    return f'{lines[0]} {" ".join(lines[cause:])}'
+    text = str(error)
+    lines = text.splitlines()
+    is_of_worker = any(line.startswith('Original Traceback') for line in lines)
+    frames = [number for number, line in enumerate(lines) if line.startswith(_FRAME)]
+    if not is_of_worker or not frames:
+        return text
+    behind = lines[frames[-1] + 1 :]
+    # The line of code, and marks below it, are indented.
+    cause = itertools.dropwhile(lambda line: line.startswith('    '), behind)
+    return ' '.join([lines[0], *cause])
 
 
 def current_log() -> Path | None:
     """Return the file of the current log, or None if there is no log."""
-    if not MMLogger._instance_dict:
-        return None
     path = MMLogger.get_current_instance().log_file
     if path is None or not Path(path).parent.is_dir():
         return None

@@ -80,15 +80,14 @@ def _run_command(words: Sequence[str]) -> int:
         words (Sequence[str]): What follows ``python``.
     """
     ended = run_child([sys.executable, *words], (signal.SIGTERM, signal.SIGUSR2))
-    was_stopped = _was_stopped(ended.code)
-    if was_stopped and signal.SIGUSR2 in ended.passed_on:
+    if not _was_stopped(ended.code):
+        return ended.code
+    if signal.SIGUSR2 in ended.passed_on:
         # Sent before the time limit or at preemption. Now submitit's own handler
         # requeues the task and ends it; in processes but the first it does nothing.
         signal.raise_signal(signal.SIGUSR2)
-        time.sleep(_UNTIL_ENDED)
-    if was_stopped:
-        # Slurm ends or requeues the task. One that ends before would count as failed.
-        time.sleep(_UNTIL_ENDED)
+    # Slurm ends or requeues the task. One that ends before would count as failed.
+    time.sleep(_UNTIL_ENDED)
     return ended.code
 
 

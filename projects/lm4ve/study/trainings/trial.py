@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import HOOKS, init_default_scope
 from mmengine.visualization import Visualizer
+from torch import nn
 
 from lm4ve import compat
 from lm4ve.errors import StorageError, UserError
@@ -39,8 +40,7 @@ def try_variants(study: GridStudy) -> None:
             cfg = training_config(job.spec, job.key, Path('work_dirs/trial'))
             _build(cfg)
         except Exception as e:
-            words = str(e) if isinstance(e, (UserError, StorageError)) else describe(e)
-            message = f"variant '{job.variant}': {words}"
+            message = f"variant '{job.variant}': {describe(e)}"
             if is_storage_error(e):
                 raise StorageError(message) from e
             raise UserError(message) from e
@@ -63,18 +63,25 @@ def _build(cfg: Config) -> None:
     model, _ = build_model(cfg)
     # Hooks of the hosts ask for the current visualizer when they are built.
     Visualizer.get_instance('trial')
-    for hook in (cfg.get('default_hooks') or {}).values():
+    default_hooks = cfg.get('default_hooks') or {}
+    custom_hooks = cfg.get('custom_hooks') or []
+    for hook in [*default_hooks.values(), *custom_hooks]:
         _build_hook(hook)
-    for hook in cfg.get('custom_hooks') or ():
-        _build_hook(hook)
+    _build_optimizer(cfg, model)
+
+
+def _build_optimizer(cfg: Config, model: nn.Module) -> None:
+    """Build the optimizer of a training, if MMEngine's plain runner has one."""
+    if cfg.get('runner_type', 'Runner') != 'Runner':
+        # Another runner's optimizer is one of its strategy, which needs processes.
+        return
     wrapper: Any = cfg.get('optim_wrapper')
-    is_runners = cfg.get('runner_type', 'Runner') == 'Runner'
-    # Another runner's optimizer is one of its strategy, which needs processes.
-    if isinstance(wrapper, Mapping) and 'optimizer' in wrapper and is_runners:
-        settings = dict(wrapper)
-        if is_auto(cfg):
-            settings.pop('accumulative_counts')
-        build_optim_wrapper(model, settings)
+    if not isinstance(wrapper, Mapping) or 'optimizer' not in wrapper:
+        return
+    settings = dict(wrapper)
+    if is_auto(cfg):
+        settings.pop('accumulative_counts')
+    build_optim_wrapper(model, settings)
 
 
 def _build_hook(hook: Any) -> None:
