@@ -290,7 +290,9 @@ def assert_pages(page: str, readme: str, folder: Path) -> int:
     parts = made(page)
     planned = table_of(parts['primary comparisons'])
     assert len(planned) == 24
-    stages = '\n\n'.join(text for name, text in parts.items() if name.startswith('stage'))
+    stages = '\n\n'.join(
+        text for name, text in parts.items() if name.startswith('stage')
+    )
     found = {match['name']: match for match in _STUDY.finditer(stages)}
     assert {path.name for path in folder.glob('*/')} == found.keys()
     studies = {name: read(folder / name) for name in found}
