@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 from lm4ve.tasks.image import CheckedImageFolder
-from lm4ve.tasks.video.datasets.video_files import write_video
 from lm4ve.tasks.vqa import CaptionFiles, VQAFiles
 from tests.helpers.data.in_ranks import entries_of
 from tests.helpers.processes import environment
@@ -42,7 +41,7 @@ def write_lost(folder, rng):
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    """Images, questions and captions about them, and videos."""
+    """Images, and questions and captions about them."""
     folder = tmp_path_factory.mktemp('data')
     rng = np.random.default_rng(0)
     write_images(folder / 'images', rng)
@@ -55,12 +54,6 @@ def folder(tmp_path_factory):
     write_lines(folder / 'images/captions.jsonl', captions)
     (folder / 'damaged.cache').write_bytes(b'no cache')
     write_lost(folder / 'lost', rng)
-    lines = []
-    for i in range(4):
-        frames = rng.integers(0, 255, (3, 16, 16), np.uint8)
-        write_video(folder / f'{i}.mp4', frames, fps=4)
-        lines.append(f'{folder}/{i}.mp4 0\n')
-    (folder / 'videos.txt').write_text(''.join(lines))
     (folder / 'temporary').mkdir()
     return folder
 
@@ -69,7 +62,7 @@ def folder(tmp_path_factory):
 def seen(folder):
     """What each of two processes saw."""
     script = ROOT / 'tests/helpers/data/in_ranks.py'
-    changes = dict(LM4VE_CACHE=str(folder / 'cache'), TMPDIR=str(folder / 'temporary'))
+    changes = dict(TMPDIR=str(folder / 'temporary'))
     jobs = []
     for rank in (0, 1):
         job = subprocess.Popen(
@@ -95,11 +88,6 @@ def test_each_image_is_read_by_one_rank_and_known_to_all(seen, folder):
     for rank in (first, second):
         assert rank['corrupt'] == DAMAGED
         assert rank['kept'] == len(alone) == NUM_IMAGES - len(DAMAGED)
-
-
-def test_whole_images_are_read_once_and_damaged_ones_again(seen):
-    totals = np.sum([rank['images']['counts'] for rank in seen], axis=0)
-    assert totals.tolist() == [NUM_IMAGES, len(DAMAGED)]
 
 
 def test_texts_are_read_once_a_machine_and_mapped_by_all(seen, folder):
@@ -128,9 +116,3 @@ def test_all_ranks_raise_the_error_of_the_one_that_works(seen):
     assert 'none.jsonl' in first['missing']
     assert 'killed by SIGKILL' in first['killed']
     assert 'damaged.cache' in first['cache']
-
-
-def test_a_video_that_one_rank_found_whole_is_known_to_all(seen):
-    for rank in seen:
-        # Before the next pass, in it, and when the next training begins.
-        assert rank['videos']['known'] == [2, 4, 4]

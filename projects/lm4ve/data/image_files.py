@@ -277,7 +277,6 @@ class ImageFilesMixin(IntegrityMixin):
 
     noun = 'image'
     scan_decodes = True
-    remembered_as: str | None = 'image'
 
     def __init__(self, *args: Any, max_pixels: int = MAX_PIXELS, **kwargs: Any) -> None:
         check('dataset.max_pixels', max_pixels, least=1, most=MOST_PIXELS)

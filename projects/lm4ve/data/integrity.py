@@ -21,8 +21,7 @@ More than ``max_refetch`` (1000) damaged draws for one sample are an error, too.
 file by one rank: None (default) in what is scored only, True always, False never,
 'decode' always, decoding every file to its end. Damaged files that this finds in a
 training set are left out at once. After ``verify=False`` a damaged file of a test is an
-error when it is read. None does not read again what was whole at an earlier start and has
-the same size and time of change (:mod:`lm4ve.data.verdicts`).
+error when it is read.
 
 A file that is larger than a field allows (``max_pixels`` of images) is not damaged either:
 that is an error in training, too, whatever ``on_corrupt`` is.
@@ -38,17 +37,15 @@ accept ``on_corrupt='skip'`` or ``'refuse'`` and use :class:`SkippedFiles`.
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from mmengine.dataset import BaseDataset
-from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 from torch.utils.data import get_worker_info
 
 from lm4ve.data.ranks import gather, own_share
-from lm4ve.data.verdicts import Stamp, WholeFiles, stamps_of
 from lm4ve.errors import (
     DamagedFilesError,
     StorageError,
@@ -58,7 +55,6 @@ from lm4ve.errors import (
     listing,
 )
 from lm4ve.files import map_in_threads, naming_storage_errors, require_given
-from lm4ve.runner.same_data import pixel_versions
 
 #: What tools do with a damaged file.
 POLICIES = ('skip', 'refuse')
@@ -74,14 +70,11 @@ class Verdicts:
 
     Attributes:
         corrupt (dict[str, str]): Path -> defect.
-        whole (dict[str, Stamp]): Path -> stamp from before it was read, of the files that
-            were read and are whole.
         not_given (list[str]): What the storage said of files that it did not give.
         too_large (list[str]): The errors of files that are larger than a field allows.
     """
 
     corrupt: dict[str, str] = field(default_factory=dict)
-    whole: dict[str, Stamp] = field(default_factory=dict)
     not_given: list[str] = field(default_factory=list)
     too_large: list[str] = field(default_factory=list)
 
@@ -115,9 +108,6 @@ class IntegrityMixin(BaseDataset):
     scan_decodes = False
     #: Whether the ranks share out the scan. Not where one of them loads the data for all.
     ranks_share_scan = True
-    #: What verdicts are remembered under; None: they are not, since :meth:`find_defect`
-    #: depends on more than the file.
-    remembered_as: str | None = None
 
     def __init__(
         self,
@@ -302,16 +292,12 @@ class IntegrityMixin(BaseDataset):
             parts = gather(self._read_files(own_share(paths)))
         else:
             parts = [self._read_files(paths)]
-        whole: dict[str, Stamp] = {}
         not_given: list[str] = []
         too_large: list[str] = []
         for found in parts:
             self.corrupt_files |= found.corrupt
-            whole |= found.whole
             not_given += found.not_given
             too_large += found.too_large
-        if not self.ranks_share_scan or is_main_process():
-            self._remember(whole)
         if not_given:
             raise StorageError(
                 f'{type(self).__name__}: {len(not_given)} of {len(paths)} {self.noun}s were not '
@@ -324,13 +310,8 @@ class IntegrityMixin(BaseDataset):
             )
 
     def _read_files(self, paths: list[str]) -> Verdicts:
-        """Read files in threads, but for those that are remembered as whole."""
+        """Read files in threads."""
         decode = self.scan_decodes or self.verify == 'decode'
-        stamps = stamps_of(paths)
-        remembered: set[str] = set()
-        if self.memory is not None:
-            remembered = self.memory.unchanged(stamps)
-        unread = [path for path in paths if path not in remembered]
 
         def judge(path: str) -> str | StorageError | TooLargeError | None:
             """Return the file's defect, or the error that it is, or None."""
@@ -340,30 +321,22 @@ class IntegrityMixin(BaseDataset):
                 return error
 
         found = Verdicts()
-        for path, verdict in zip(unread, map_in_threads(judge, unread), strict=True):
-            stamp = stamps[path]
+        for path, verdict in zip(paths, map_in_threads(judge, paths), strict=True):
             if isinstance(verdict, StorageError):
                 found.not_given.append(str(verdict))
             elif isinstance(verdict, TooLargeError):
                 found.too_large.append(str(verdict))
             elif verdict:
                 found.corrupt[path] = verdict
-            elif stamp is not None:
-                found.whole[path] = stamp
         return found
 
-    @property
-    def memory(self) -> WholeFiles | None:
-        """What remembers whole files; None where the user wants them read, or it cannot."""
-        if self.remembered_as is None or self.verify is not None:
-            return None
-        versions = sorted(pixel_versions().items())
-        return WholeFiles(f'{self.remembered_as} {self.scan_decodes} {versions}')
+    def find_defect_when_drawn(self, path: str) -> str | None:
+        """Return what is wrong with the file of a sample that is drawn, or None.
 
-    def _remember(self, whole: Mapping[str, Stamp]) -> None:
-        """Remember whole files, if anything remembers them."""
-        if self.memory is not None:
-            self.memory.add(whole)
+        Raises:
+            StorageError: Storage does not give it.
+        """
+        return self.find_defect_if_given(path)
 
     def prepare_data(self, idx: int) -> Any:
         """Return the sample after the pipeline; None, for which another is drawn, if corrupt.
@@ -373,7 +346,7 @@ class IntegrityMixin(BaseDataset):
             StorageError: Storage does not give the file.
         """
         path = self.path_at(idx)
-        defect = self.find_defect_if_given(path)
+        defect = self.find_defect_when_drawn(path)
         if defect is None:
             try:
                 with naming_storage_errors(path):

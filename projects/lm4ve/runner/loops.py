@@ -271,8 +271,7 @@ class _ExactLoop(BaseLoop):  # type: ignore[misc]
         Its samplers shuffle for this epoch, and its next iterator begins with the batch
         after those that are skipped. Each batch carries a key for its random numbers,
         which ends with the number of the iteration that trains on it, so that a resumed
-        run transforms its samples as an uninterrupted one. A data set that has a method
-        ``before_pass`` is called too, on all ranks at once.
+        run transforms its samples as an uninterrupted one.
 
         Args:
             epoch (int): The number by which samplers shuffle.
@@ -284,8 +283,6 @@ class _ExactLoop(BaseLoop):  # type: ignore[misc]
         for sampler in samplers:
             if hasattr(sampler, 'set_epoch'):
                 sampler.set_epoch(epoch)
-        if hasattr(self.dataloader.dataset, 'before_pass'):
-            self.dataloader.dataset.before_pass()
         # With `randomness.diff_rank_seed` the seed itself differs by rank, too; without
         # it, the rank alone gives each process random numbers of its own.
         key = (self.runner.seed, DATA, get_rank())

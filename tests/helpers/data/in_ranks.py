@@ -16,7 +16,6 @@ from lm4ve.data import ranks
 from lm4ve.errors import StorageError, UserError
 from lm4ve.tasks.image import CheckedImageFolder
 from lm4ve.tasks.motion import MotionDataset
-from lm4ve.tasks.video import CheckedVideoDataset
 from lm4ve.tasks.vqa import CaptionFiles, VQAFiles
 from lm4ve.text.dataset import TextDataset
 
@@ -46,14 +45,10 @@ def images(folder: Path) -> dict:
     read = Readings(CheckedImageFolder)
     options = dict(data_root=str(folder / 'images'), test_mode=True, on_corrupt='skip')
     data = read.make(**options)
-    first = len(read.paths)
-    again = Readings(CheckedImageFolder)
-    again.make(**options)
     return dict(
         read=sorted(Path(path).name for path in read.paths),
         kept=len(data),
         corrupt=sorted(Path(path).name for path in data.corrupt_files),
-        counts=[first, len(again.paths)],
     )
 
 
@@ -121,23 +116,6 @@ def errors(folder: Path) -> dict:
     )
 
 
-def videos(folder: Path) -> dict:
-    """What a rank has found whole is known to the other in the next pass, and later on."""
-    options = dict(ann_file=str(folder / 'videos.txt'), pipeline=[])
-    data = CheckedVideoDataset(**options)
-    names = [data.path_of(info) for info in entries_of(data)]
-    own = ranks.own_share(names)
-    for path in own:
-        assert data.find_defect(path) is None
-    known = [sum(path in data._known for path in names)]
-    data.before_pass()
-    known.append(sum(path in data._known for path in names))
-    dist.barrier()
-    later = CheckedVideoDataset(**options)
-    known.append(sum(path in later._known for path in names))
-    return dict(known=known)
-
-
 def main() -> None:
     rank = int(sys.argv[1])
     folder = Path(sys.argv[2])
@@ -145,7 +123,7 @@ def main() -> None:
         'gloo', init_method=f'file://{folder}/group', rank=rank, world_size=2
     )
     seen = {}
-    for part in (images, questions, errors, videos):
+    for part in (images, questions, errors):
         seen[part.__name__] = part(folder)
         dist.barrier()
     temporary = Path(os.environ['TMPDIR'])

@@ -44,17 +44,16 @@ class GivenClouds(Dataset):
 
     def __init__(self):
         self.batches = list(given.batches(given.LOOP_EPOCHS * given.STEPS_PER_EPOCH))
-        self.epoch = -1
-
-    def before_pass(self):
-        self.epoch += 1
+        self.drawn = 0
 
     def __len__(self):
         return given.STEPS_PER_EPOCH * given.BATCH
 
     def __getitem__(self, index):
-        step, place = divmod(index, given.BATCH)
-        points, labels = self.batches[self.epoch * given.STEPS_PER_EPOCH + step]
+        # One process draws all samples, an epoch after the other, in their order.
+        step, place = divmod(self.drawn, given.BATCH)
+        self.drawn += 1
+        points, labels = self.batches[step]
         sample = PointCloudDataSample(gt_label=torch.tensor([labels[place]]))
         return dict(inputs=torch.from_numpy(points[place]), data_samples=sample)
 

@@ -28,9 +28,6 @@ class CheckedSegDataset(ImageFilesMixin, BaseSegDataset):
         StorageError: Storage does not give a file.
     """
 
-    # A verdict is on two files.
-    remembered_as = None
-
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         #: Picture -> its mask.
         self._mask_of: dict[str, str] = {}

@@ -24,7 +24,6 @@ from tqdm import tqdm
 
 from lm4ve.data.integrity import IntegrityMixin, SkippedFiles
 from lm4ve.data.ranks import once_a_machine
-from lm4ve.data.verdicts import WholeFiles, stamp_of
 from lm4ve.errors import StorageError, UserError, brief
 from lm4ve.files import naming_storage_errors, replacing, sole_use
 from lm4ve.registry import DATASETS
@@ -239,7 +238,7 @@ class MotionDataset(IntegrityMixin):
         on_corrupt (str, optional): What becomes of the files that preprocessing could
             not make a scene of, and has left out: see :mod:`lm4ve.data.integrity`.
         verify (bool, optional): Whether the whole cache is hashed when it is opened.
-            Default: unless it was whole before and is unchanged.
+            Default: True.
         **kwargs: Passed to MMEngine's ``BaseDataset``.
 
     Raises:
@@ -262,9 +261,7 @@ class MotionDataset(IntegrityMixin):
 
     def load_data_list(self) -> list[dict]:
         """Check and open the cache; return the row of each scene."""
-        if self.verify is None:
-            once_a_machine(lambda: verify_cache(self.cache))
-        elif self.verify:
+        if self.verify is not False:
             once_a_machine(lambda: _hash_cache(self.cache))
         self.scenes = SceneCache(self.cache)
         skipped = sum(self.scenes.footer.get('skipped', {}).values())
@@ -308,22 +305,6 @@ def _hash_cache(path: str | Path) -> None:
         UserError: See :class:`SceneCache`.
     """
     SceneCache(path, verify=True)
-
-
-def verify_cache(path: str | Path) -> None:
-    """Hash a cache, unless it was whole before and is unchanged (:mod:`lm4ve.data.verdicts`).
-
-    Raises:
-        UserError: See :class:`SceneCache`.
-    """
-    memory = WholeFiles('motion cache')
-    name = str(path)
-    stamp = stamp_of(name)
-    if name in memory.unchanged({name: stamp}):
-        return
-    _hash_cache(path)
-    if stamp is not None:
-        memory.add({name: stamp})
 
 
 def preprocess_split(

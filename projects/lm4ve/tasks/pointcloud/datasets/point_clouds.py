@@ -45,7 +45,6 @@ class PointCloudDataset(IntegrityMixin):
 
     noun = 'cloud'
     scan_decodes = True
-    remembered_as = 'cloud'
     #: Points to draw on a mesh.
     num_samples = 10000
     #: ``[M, N, 3]``, where a data set holds its clouds in one array.

@@ -67,7 +67,7 @@ class VideoShardsMixin(CheckedVideoMixin):
         """Return none: samples are read by :mod:`lm4ve.data.shards`."""
         return []
 
-    def defect_of(self, path: str, decode: bool) -> str | None:
+    def find_defect(self, path: str, decode: bool = False) -> str | None:
         """Return what is wrong with a sample, or None."""
         try:
             data = fileio.get(path)
