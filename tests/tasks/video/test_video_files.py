@@ -128,6 +128,26 @@ def test_corrupt_videos_are_replaced_or_left_out(type, decoder, videos, tmp_path
     assert labels == [6, 7, 8] and tested.num_corrupt == 6
 
 
+@pytest.mark.parametrize(
+    'verify, scans, draws', [(None, 0, 3), (True, 3, 0), (False, 0, 0)]
+)
+def test_a_training_reads_its_videos_at_the_start_or_as_it_draws_them(
+    verify, scans, draws, videos, tmp_path, monkeypatch
+):
+    read = []
+
+    def note(path, decode):
+        read.append(path)
+        return find_defect(path, decode)
+
+    monkeypatch.setattr('lm4ve.tasks.video.datasets.video_lists.find_defect', note)
+    data = dataset(write_list(tmp_path / 'list.txt', videos[1]), verify=verify)
+    assert len(read) == scans
+    for i in range(3):
+        assert data[i] is not None
+    assert len(read) == scans + draws
+
+
 def test_list_is_parsed_from_the_right(videos, tmp_path):
     whole = videos[1][0]
     spaced = tmp_path / 'a video.mp4'
