@@ -124,7 +124,7 @@ def test_triangles_of_a_polygon_are_a_partition_of_it(seed):
     area = (x * np.roll(y, -1) - np.roll(x, -1) * y).sum() / 2
     normal = np.cross(turn[0], turn[1])
     for place in (0, FAR):
-        triangles = cut_polygons([[*range(count)]], points + place)
+        triangles = cut_polygons([np.arange(count)], points + place)
         along_normal = areas(points, triangles) @ normal
         assert (along_normal * np.sign(area) >= -1e-9).all()
         assert along_normal.sum() == pytest.approx(area, abs=1e-9)
@@ -138,7 +138,7 @@ def test_polygons_of_all_sizes_stay_in_their_order():
         first = len(points)
         flat = star(rng, count)
         points.extend([x, y, 0] for x, y in flat)
-        faces.append([*range(first, first + count)])
+        faces.append(np.arange(first, first + count))
     points = np.array(points)
     together = cut_polygons(faces, points)
     alone = [cut_polygons([face], points) for face in faces]
@@ -169,7 +169,7 @@ def test_odd_polygons_are_cut_from_any_corner_on(name, plane, backwards):
     if backwards:
         order.reverse()
     for first in range(len(order)):
-        face = order[first:] + order[:first]
+        face = np.array(order[first:] + order[:first])
         vectors = areas(points, cut_polygons([face], points))
         assert np.abs(vectors.sum(axis=0)).max() == pytest.approx(AREAS[name])
         # None overlaps another: the areas do not exceed their sum.

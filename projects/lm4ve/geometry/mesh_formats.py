@@ -1,12 +1,14 @@
-"""Parsers of meshes as text (.off, .obj, .stl), for :mod:`lm4ve.geometry.mesh_files`.
+"""Parsers of the mesh formats .off, .obj and .stl, for :mod:`lm4ve.geometry.mesh_files`.
 
-A parser returns the coordinates as they stand in the file, a text 'x y z' for each
-vertex, and for each face the indices of its corners, counted from 0. It compares counts
-that a file holds; whether corners exist is checked later, for all formats alike.
+A parser compares the counts that a file holds with its content. Whether corners exist is
+checked later, for all formats alike.
 """
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 from lm4ve.geometry.text_lines import text_lines
 
@@ -14,19 +16,29 @@ from lm4ve.geometry.text_lines import text_lines
 _OFF_HEADER = re.compile(r'(?:ST)?C?N?OFF\s*(\d+)\s+(\d+).*')
 
 
-class MeshText(NamedTuple):
-    """A mesh whose coordinates are text.
+#: Bytes of a binary .stl file before its facets, and what each facet holds.
+_STL_HEADER = 84
+_STL_FACET = np.dtype(
+    [('normal', '<f4', 3), ('corners', '<f4', (3, 3)), ('attribute', '<u2')]
+)
+
+
+class MeshContent(NamedTuple):
+    """What a file of a mesh holds.
 
     Attributes:
-        vertices (list[str]): 'x y z' of each vertex; more may follow, such as colors.
-        faces (list[list[int]]): The indices of each face's corners, from 0.
+        points (np.ndarray): float64 ``[V, 3]``, the vertices.
+        corners (np.ndarray): int64, the vertices at the corners of all faces, one face
+            after the other, counted from 0.
+        num_corners (np.ndarray): int64 ``[F]``, how many of them each face has.
     """
 
-    vertices: list[str]
-    faces: list[list[int]]
+    points: np.ndarray
+    corners: np.ndarray
+    num_corners: np.ndarray
 
 
-def parse_off(data: bytes) -> MeshText:
+def parse_off(data: bytes) -> MeshContent:
     """Parse Geomview's object file format.
 
     A header with the counts of vertices and faces, in one line or two, is followed by a
@@ -52,7 +64,7 @@ def parse_off(data: bytes) -> MeshText:
         )
     vertices = lines[:num_vertices]
     faces = [_parse_off_face(line) for line in lines[num_vertices:]]
-    return MeshText(vertices, faces)
+    return _mesh_of(vertices, faces)
 
 
 def _parse_off_face(line: str) -> list[int]:
@@ -65,7 +77,7 @@ def _parse_off_face(line: str) -> list[int]:
     return _whole_numbers(corners)
 
 
-def parse_obj(data: bytes) -> MeshText:
+def parse_obj(data: bytes) -> MeshContent:
     """Parse Wavefront's format. It has no counts, but some programs write them as comments."""
     # A line may be continued behind a backslash.
     joined = data.replace(b'\\\r\n', b' ').replace(b'\\\n', b' ')
@@ -81,7 +93,7 @@ def parse_obj(data: bytes) -> MeshText:
     _check_promise(comments, 'vertices', len(vertices))
     _check_promise(comments, 'triangles', len(faces))
     _check_promise(comments, 'faces', len(faces))
-    return MeshText(vertices, faces)
+    return _mesh_of(vertices, faces)
 
 
 def _parse_obj_face(text: str, num_vertices: int) -> list[int]:
@@ -118,8 +130,11 @@ def _check_promise(comments: str, noun: str, count: int) -> None:
         raise ValueError(f'it promises {promises[0]:,} {noun} and holds {count:,}')
 
 
-def parse_stl(data: bytes) -> MeshText:
-    """Parse stereolithography as text: triangles, each with corners of its own."""
+def parse_stl(data: bytes) -> MeshContent:
+    """Parse stereolithography, binary or text: triangles, each with corners of its own."""
+    if _is_binary_stl(data):
+        facets = np.frombuffer(data, _STL_FACET, offset=_STL_HEADER)
+        return _separate_triangles(facets['corners'].reshape(-1, 3).astype(np.float64))
     lines = text_lines(data.lower())
     keywords = [line.split()[0] for line in lines]
     if not _is_whole_stl(keywords):
@@ -128,8 +143,20 @@ def parse_stl(data: bytes) -> MeshText:
     for keyword, line in zip(keywords, lines, strict=True):
         if keyword == 'vertex':
             vertices.append(line.removeprefix('vertex'))
-    faces = [[i, i + 1, i + 2] for i in range(0, len(vertices), 3)]
-    return MeshText(vertices, faces)
+    return _separate_triangles(_read_coordinates(vertices))
+
+
+def _is_binary_stl(data: bytes) -> bool:
+    """Return whether a file has the size that its count of facets promises."""
+    if len(data) < _STL_HEADER:
+        return False
+    num_facets = int.from_bytes(data[80:84], 'little')
+    return len(data) == _STL_HEADER + num_facets * _STL_FACET.itemsize
+
+
+def _separate_triangles(points: np.ndarray) -> MeshContent:
+    """Return a mesh of which each three vertices are a triangle."""
+    return MeshContent(points, np.arange(len(points)), np.full(len(points) // 3, 3))
 
 
 def _is_whole_stl(keywords: list[str]) -> bool:
@@ -149,3 +176,25 @@ def _whole_numbers(words: list[str]) -> list[int]:
     except ValueError:
         # Without the word: messages show nothing of a file.
         raise ValueError('a face has a corner that is no number') from None
+
+
+def _mesh_of(vertices: Sequence[str], faces: Sequence[Sequence[int]]) -> MeshContent:
+    """Return a mesh of lines 'x y z', which more may follow, and the corners of each face."""
+    corners = [corner for face in faces for corner in face]
+    num_corners = [len(face) for face in faces]
+    return MeshContent(
+        _read_coordinates(vertices),
+        np.array(corners, np.int64),
+        np.array(num_corners, np.int64),
+    )
+
+
+def _read_coordinates(vertices: Sequence[str]) -> np.ndarray:
+    """Return the coordinates of lines 'x y z', float64 ``[V, 3]``."""
+    if not vertices or not all(line.strip() for line in vertices):
+        raise ValueError('it has no vertices, or one without coordinates')
+    try:
+        return np.loadtxt(vertices, usecols=(0, 1, 2), comments=None, ndmin=2)
+    except ValueError:
+        # NumPy's message shows a part of the file.
+        raise ValueError('a vertex has not three numbers') from None

@@ -1,7 +1,4 @@
-"""Cut polygons into triangles, for meshes that :mod:`lm4ve.geometry.mesh_files` parses.
-
-open3d makes meshes of triangles alone, and cuts polygons only in its readers of files.
-"""
+"""Cuts polygons into triangles, of which alone open3d makes meshes."""
 
 from collections.abc import Sequence
 
@@ -11,12 +8,12 @@ import numpy as np
 _AREA_ERROR = 1e-6
 
 
-def cut_polygons(faces: Sequence[Sequence[int]], points: np.ndarray) -> np.ndarray:
+def cut_polygons(faces: Sequence[np.ndarray], points: np.ndarray) -> np.ndarray:
     """Cut polygons into triangles whose corners are theirs, and which face the same way.
 
     Args:
-        faces (Sequence[Sequence[int]]): The corners of each, three at least. One of more
-            than three must have an area.
+        faces (Sequence[np.ndarray]): int64, the corners of each, three at least. One of
+            more than three must have an area.
         points (np.ndarray): float64 ``[V, 3]``.
 
     Returns:
@@ -26,8 +23,7 @@ def cut_polygons(faces: Sequence[Sequence[int]], points: np.ndarray) -> np.ndarr
         ValueError: A polygon crosses itself.
     """
     triangles = [np.zeros((0, 3), np.int64)]
-    for face in faces:
-        corners = np.asarray(face, np.int64)
+    for corners in faces:
         if len(corners) == 3:
             triangles.append(corners[None])
         else:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lm4ve.errors import UserError
+from lm4ve.geometry.mesh_files import read_mesh
 from lm4ve.geometry.surfaces import sample_surface
 from lm4ve.tasks import pointcloud as pc
 from lm4ve.tasks.pointcloud.datasets.readers import read_points
@@ -53,19 +54,14 @@ PLY = (
 )
 
 
-# Each of these ended the process, or was read without a word, in open3d 0.20.
 BINARY_PLY = (
     b'ply\nformat binary_little_endian 1.0\nelement vertex 4\nproperty float x\nproperty float y\n'
     b'property float z\nelement face 2\nproperty list uchar int vertex_indices\nend_header\n'
 )
 
 
-@pytest.mark.parametrize(
-    'corners', [[0, 1, 2, 9], [0, 1, 2, -2], [], [0, 1, 1, 2, 3]], ids=str
-)
-@pytest.mark.parametrize('binary', [False, True])
-def test_faces_that_end_open3d_are_refused(corners, binary, tmp_path):
-    path = tmp_path / 'a.ply'
+def write_square(path, corners, binary):
+    """Write the corners of a square, a triangle on three of them, and another face."""
     square = np.float32([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]])
     faces = [[0, 1, 2], corners]
     if binary:
@@ -76,8 +72,29 @@ def test_faces_that_end_open3d_are_refused(corners, binary, tmp_path):
         places = [' '.join(map(str, place)) for place in square]
         head = BINARY_PLY.decode().replace('binary_little_endian', 'ascii')
         path.write_text(head + '\n'.join([*places, *rows, '']))
+    return path
+
+
+# open3d's own reader of .ply files ends the process, or reads each of these without a word.
+@pytest.mark.parametrize('corners', [[0, 1, 2, 9], [0, 1, 2, -2]], ids=str)
+@pytest.mark.parametrize('binary', [False, True])
+def test_corners_that_do_not_exist_are_refused(corners, binary, tmp_path):
+    path = write_square(tmp_path / 'a.ply', corners, binary)
     with pytest.raises(UserError, match='a.ply.*face'):
         read_points(path)
+
+
+@pytest.mark.parametrize('binary', [False, True])
+def test_a_face_without_corners_is_no_surface(binary, tmp_path):
+    points = read_points(write_square(tmp_path / 'a.ply', [], binary))
+    # On the triangle alone.
+    assert (points[:, 1] <= points[:, 0] + 1e-6).all()
+
+
+@pytest.mark.parametrize('binary', [False, True])
+def test_a_corner_that_is_repeated_changes_no_surface(binary, tmp_path):
+    mesh = read_mesh(write_square(tmp_path / 'a.ply', [0, 2, 2, 3], binary))
+    assert mesh.get_surface_area() == pytest.approx(1)
 
 
 TEXTS = [

@@ -1,4 +1,4 @@
-"""What a .ply file promises: compared with what it holds, in each encoding and at no cost."""
+"""What a .ply file promises is compared with what it holds, in each encoding and at no cost."""
 
 import tracemalloc
 
@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from plyfile import PlyData, PlyElement
 
-from lm4ve.geometry.ply_check import check_ply
+from lm4ve.geometry.mesh_files import read_mesh
+from lm4ve.geometry.ply_files import read_ply
 
 ENCODINGS = {'ascii': '=', 'binary_little_endian': '<', 'binary_big_endian': '>'}
 
@@ -30,15 +31,17 @@ def write(path, encoding, faces, name='vertex_indices'):
 @pytest.mark.parametrize('encoding', ENCODINGS)
 @pytest.mark.parametrize('name', ['vertex_indices', 'vertex_index'])
 @pytest.mark.parametrize('lengths', [[3, 3, 3], [3, 4, 5, 1, 3], [4, 4], []], ids=str)
-def test_corners_are_counted_in_each_encoding(lengths, name, encoding, tmp_path):
+def test_corners_are_read_in_each_encoding(lengths, name, encoding, tmp_path):
     rng = np.random.default_rng(len(lengths))
     faces = [rng.permutation(6)[:length] for length in lengths]
     write(tmp_path / 'a.ply', encoding, faces, name)
-    content = check_ply(tmp_path / 'a.ply')
-    assert content.num_vertices == 6
-    assert content.columns == ('x', 'y', 'z', 'red')
-    assert content.num_corners.dtype == np.int64
-    assert content.num_corners.tolist() == lengths
+    content = read_ply(tmp_path / 'a.ply')
+    assert content.colors is None
+    assert content.mesh.points.shape == (6, 3)
+    assert content.mesh.num_corners.tolist() == lengths
+    assert content.mesh.corners.tolist() == [
+        corner for face in faces for corner in face
+    ]
 
 
 @pytest.mark.parametrize('encoding', ENCODINGS)
@@ -48,7 +51,7 @@ def test_corners_that_do_not_exist_are_refused(lengths, encoding, tmp_path):
         faces = [[corner, *range(1, length)] for length in lengths]
         write(tmp_path / 'a.ply', encoding, faces)
         with pytest.raises(ValueError, match='a vertex that does not exist'):
-            check_ply(tmp_path / 'a.ply')
+            read_mesh(tmp_path / 'a.ply')
 
 
 @pytest.mark.parametrize('encoding', ENCODINGS)
@@ -58,7 +61,7 @@ def test_what_follows_the_last_row_is_refused(more, encoding, tmp_path):
     write(path, encoding, [[0, 1, 2], [0, 1, 2, 3]])
     path.write_bytes(path.read_bytes() + more + b'\n')
     with pytest.raises(ValueError, match='more follows'):
-        check_ply(path)
+        read_ply(path)
 
 
 PLACE = 'property float x\nproperty float y\nproperty float z\n'
@@ -83,7 +86,7 @@ def test_no_memory_is_taken_for_rows_that_are_not_there(body, encoding, tmp_path
     tracemalloc.start()
     try:
         with pytest.raises(ValueError, match='promises more than'):
-            check_ply(path)
+            read_ply(path)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -103,11 +106,11 @@ def test_headers_that_can_be_read_in_two_ways_are_refused(letter, line_end, tmp_
     text = line_end.join(lines)
     (tmp_path / 'a.ply').write_bytes(text.encode('latin-1'))
     with pytest.raises(ValueError, match='line 3 of its header'):
-        check_ply(tmp_path / 'a.ply')
+        read_ply(tmp_path / 'a.ply')
     (tmp_path / 'a.ply').write_bytes(
         text.replace(letter + 'element', ' element').encode()
     )
-    assert check_ply(tmp_path / 'a.ply').num_vertices == 1
+    assert len(read_ply(tmp_path / 'a.ply').mesh.points) == 1
 
 
 @pytest.mark.parametrize('count', ['-1', '1_0', '+1', 'x', ''])
@@ -115,4 +118,4 @@ def test_counts_are_digits_alone(count, tmp_path):
     text = f'ply\nformat ascii 1.0\nelement vertex {count}\n{PLACE}end_header\n0 0 0\n'
     (tmp_path / 'a.ply').write_text(text)
     with pytest.raises(ValueError, match='has no count'):
-        check_ply(tmp_path / 'a.ply')
+        read_ply(tmp_path / 'a.ply')

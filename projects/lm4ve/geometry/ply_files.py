@@ -1,15 +1,8 @@
-"""Check that a .ply file holds what its header promises, before open3d reads it.
+"""Reads .ply files, meshes and clouds, by the package plyfile, which refuses what is cut.
 
-open3d reads .ply files in C++ and trusts them: for a face that refers to a vertex
-beyond the last one it reads foreign memory, a face without corners ends the process,
-and of a cut file it returns the vertices that are left. So three checks come first:
-
-1. The counts of the header are compared with the size of the file, since plyfile makes
-   room for as many rows as a header promises (8 GB for a file of 180 bytes).
-2. The package plyfile reads the file, and refuses what is cut.
-3. The corners of each face are compared with the number of vertices.
-
-Messages say where a file is wrong and show nothing of it.
+plyfile makes room for as many rows as a header promises, 8 GB for a file of 180 bytes, so
+the counts of the header are compared with the size of the file first. Messages say where
+a file is wrong and show nothing of it.
 """
 
 import io
@@ -27,9 +20,10 @@ from plyfile import (
     PlyListProperty,
 )
 
+from lm4ve.geometry.mesh_formats import MeshContent
 from lm4ve.geometry.text_lines import check_last_line
 
-#: Names of the list of a face's corners; open3d reads the first of them that there is.
+#: Names of the list of a face's corners; the first of them that there is counts.
 _CORNERS = ('vertex_indices', 'vertex_index')
 #: Tells plyfile that all faces are triangles, which it then reads at once; otherwise it
 #: reads one face after the other.
@@ -43,24 +37,20 @@ class PlyContent:
     """What a .ply file holds.
 
     Attributes:
-        num_vertices (int): The number of vertices.
-        columns (tuple[str, ...]): The names of the vertices' properties.
-        num_corners (np.ndarray): int64 ``[F]``, the number of corners of each face.
+        mesh (MeshContent): Its vertices and faces; a cloud has no faces.
+        colors (np.ndarray, optional): float64 ``[V, 3]``, red, green and blue of each
+            vertex as in the file; None without them.
     """
 
-    num_vertices: int
-    columns: tuple[str, ...]
-    num_corners: np.ndarray
+    mesh: MeshContent
+    colors: np.ndarray | None
 
 
-def check_ply(path: str | Path) -> PlyContent:
-    """Compare a file's content with its header.
+def read_ply(path: str | Path) -> PlyContent:
+    """Read a file.
 
     Args:
         path (str | Path): A .ply file, text or binary.
-
-    Returns:
-        PlyContent: What it holds.
 
     Raises:
         ValueError: The file is cut or damaged, or has no vertices with x, y and z.
@@ -75,12 +65,15 @@ def check_ply(path: str | Path) -> PlyContent:
     if 'vertex' not in content:
         raise ValueError('it has no vertices')
     vertices = content['vertex']
-    columns = _check_vertices(vertices)
+    points = _columns_of(vertices, ('x', 'y', 'z'))
+    if points is None or len(points) == 0:
+        raise ValueError('it has no vertices with the properties x, y and z')
+    colors = _columns_of(vertices, ('red', 'green', 'blue'))
+    corners = np.zeros(0, np.int64)
+    num_corners = np.zeros(0, np.int64)
     if 'face' in content and len(content['face']) > 0:
-        num_corners = _count_corners(content['face'], len(vertices))
-    else:
-        num_corners = np.zeros(0, np.int64)
-    return PlyContent(len(vertices), columns, num_corners)
+        corners, num_corners = _read_faces(content['face'])
+    return PlyContent(MeshContent(points, corners, num_corners), colors)
 
 
 # ------------------------------------------------------- before plyfile reads a file
@@ -88,9 +81,8 @@ def _header_lines(path: Path) -> list[str]:
     """Return the lines of a header, the last one excepted.
 
     Raises:
-        ValueError: There is no whole header, or one that plyfile and open3d could read
-            in different ways, since it mixes ends of lines or has other control
-            characters.
+        ValueError: There is no whole header, or one that is read in another way here than
+            by plyfile, since it mixes ends of lines or has other control characters.
     """
     with open(path, 'rb') as file:
         header, end, _ = file.read(_LONGEST_HEADER).partition(b'\nend_header')
@@ -180,42 +172,34 @@ def _read(stream: IO, **options: Any) -> PlyData:
         ) from None
 
 
-# ------------------------------------------------------------ what plyfile lets through
-def _check_vertices(vertices: PlyElement) -> tuple[str, ...]:
-    """Return the names of the vertices' properties.
+# -------------------------------------------------------------------- what a file holds
+def _columns_of(vertices: PlyElement, names: tuple[str, ...]) -> np.ndarray | None:
+    """Return three properties of the vertices, float64 ``[V, 3]``; None without all of them.
 
     Raises:
-        ValueError: There is no vertex, none of them has coordinates, or a property is a
-            list.
+        ValueError: One of them is a list.
     """
-    names = tuple(column.name for column in vertices.properties)
-    is_list = [isinstance(column, PlyListProperty) for column in vertices.properties]
-    if len(vertices) == 0 or not {'x', 'y', 'z'} <= set(names) or any(is_list):
-        raise ValueError('it has no vertices with the properties x, y and z')
-    return names
+    columns = [column for column in vertices.properties if column.name in names]
+    if len(columns) < len(names):
+        return None
+    if any(isinstance(column, PlyListProperty) for column in columns):
+        raise ValueError(f'a vertex has a list in the place of {", ".join(names)}')
+    return np.stack([vertices[name] for name in names], axis=1).astype(np.float64)
 
 
-def _count_corners(faces: PlyElement, num_vertices: int) -> np.ndarray:
-    """Return the number of corners of each face, int64 ``[F]``, after a check of all corners."""
+def _read_faces(faces: PlyElement) -> tuple[np.ndarray, np.ndarray]:
+    """Return the corners of all faces, one face after the other, and how many each has."""
     corners = _corners_of(faces)
     if corners.dtype == object:
         # An array of arrays: faces with several numbers of corners.
-        counts = np.array([len(face) for face in corners], np.int64)
-        corners = np.concatenate(corners)
-    else:
-        counts = np.full(len(corners), corners.shape[1], np.int64)
-    if counts.min() < 1:
-        raise ValueError('a face has no corners')
-    if corners.min() < 0 or corners.max() >= num_vertices:
-        raise ValueError('a face refers to a vertex that does not exist')
-    return counts
+        num_corners = np.array([len(face) for face in corners], np.int64)
+        return np.concatenate(corners).astype(np.int64), num_corners
+    num_corners = np.full(len(corners), corners.shape[1], np.int64)
+    return corners.astype(np.int64).ravel(), num_corners
 
 
 def _corners_of(faces: PlyElement) -> np.ndarray:
-    """Return the corners of each face, from the property in which open3d reads them.
-
-    That is the first of :data:`_CORNERS` that the file has. If it is no list but a single
-    number, open3d does not read the second one in its place.
+    """Return the corners of each face, from the first of :data:`_CORNERS` that there is.
 
     Raises:
         ValueError: There is no such property, or it is no list.
