@@ -12,6 +12,7 @@ from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 from lm4ve import compat
@@ -234,6 +235,16 @@ DEFECTS = [
         r'logical_or\.reduce',
     ),
     Defect(
+        'restore_removed_names',
+        'mmaction.evaluation.functional.accuracy:average_recall_at_avg_proposals',
+        r'np\.trapz',
+    ),
+    Defect(
+        'restore_removed_names',
+        'mmpretrain.evaluation.metrics.retrieval:RetrievalRecall.calculate',
+        r'np\.in1d',
+    ),
+    Defect(
         'plain_rates',
         'mmcv.cnn.bricks.drop:DropPath.__init__',
         r'self\.drop_prob = drop_prob',
@@ -325,6 +336,23 @@ def test_a_name_that_is_missing_is_passed_over_in_silence(monkeypatch, capsys, r
     compat.apply(repair)
     assert vars(without_name) == vars(ModuleType(module))
     assert capsys.readouterr() == ('', '')
+
+
+def test_metrics_that_call_removed_names_of_numpy_run():
+    from mmaction.evaluation.functional.accuracy import average_recall_at_avg_proposals
+    from mmpretrain.evaluation import RetrievalRecall
+
+    compat.activate()
+    found = RetrievalRecall.calculate(
+        [[2, 0], [1, 2]], [[0], [0]], (1, 2), pred_indices=True, target_indices=True
+    )
+    assert [float(value) for value in found] == [0, 50]
+    # One video, whose one proposal is the truth: all recall is at the last of 100 numbers
+    # of proposals, 0 to 1, so that the area is that of half an interval.
+    proposals = dict(a=np.array([[0.0, 1.0, 0.9]]))
+    truth = dict(a=np.array([[0.0, 1.0]]))
+    *_, area = average_recall_at_avg_proposals(truth, proposals, 1)
+    assert area == pytest.approx(100 * 0.01 / 2)
 
 
 def test_a_repair_of_what_was_imported_before_runs_at_once():

@@ -278,6 +278,17 @@ for _module in ('base', 'omni_head', 'rgbpose_head'):
         f'mmaction.models.heads.{_module}:top_k_accuracy',
         'lm4ve.compat.mmaction_accuracy:compare_by_method',
     )
+# -------------------------------------------------------------------------------- numpy
+for _module in (
+    'mmaction.evaluation.functional.accuracy',
+    'mmaction.evaluation.metrics.multimodal_metric',
+    'mmpretrain.evaluation.metrics.retrieval',
+):
+    register(
+        _module,
+        f'{_module}:np',
+        'lm4ve.compat.numpy_removed_names:restore_removed_names',
+    )
 # -------------------------------------------------------------------------------- mmcv
 register(
     'mmcv.image.geometric',
