@@ -14,6 +14,7 @@ _NOT_SEEN = (
     'lm4ve.compat.mmengine_blocking_copies:copy_without_waiting',
     'lm4ve.compat.mmpretrain_imports:import_layer_of_mmdet',
     'lm4ve.compat.mmpretrain_imports:import_without_extras',
+    'lm4ve.compat.numpy_removed_names:restore_removed_names',
 )
 
 

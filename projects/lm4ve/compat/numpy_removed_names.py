@@ -16,10 +16,11 @@ def restore_removed_names(metrics: Any) -> None:
     Args:
         metrics (ModuleType): A module of a host that calls them by ``np``.
     """
-    if not hasattr(np, 'trapz'):
-        np.trapz = np.trapezoid  # type: ignore[assignment,attr-defined,unused-ignore]
-    if not hasattr(np, 'in1d'):
-        np.in1d = _is_in  # type: ignore[assignment,attr-defined,unused-ignore]
+    numpy: Any = np  # as untyped: which names it has depends on its version
+    if not hasattr(numpy, 'trapz'):
+        numpy.trapz = numpy.trapezoid
+    if not hasattr(numpy, 'in1d'):
+        numpy.in1d = _is_in
 
 
 def _is_in(elements: ArrayLike, test_elements: ArrayLike) -> np.ndarray:
