@@ -2,7 +2,6 @@
 # beside the others, in mmdetection's recipe for COCO. Not in the paper.
 _base_ = [
     'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
-    '../_base_/llm/llama-7b_auto.py',
     '../_base_/checkpoints.py',
 ]
 
@@ -12,7 +11,16 @@ model = dict(
         type='LLMBlockInsert',
         after='layer4',
         backbone=_base_.model.backbone,
-        neck=dict(type='LLMBlockNeck', in_channels=2048, block=_base_.llm_block),
+        neck=dict(
+            type='LLMBlockNeck',
+            in_channels=2048,
+            block=dict(
+                type='LLMBlock',
+                checkpoint='data/llm/llama-7b',
+                layers=(-1,),
+                dtype='auto',
+            ),
+        ),
     )
 )
 default_hooks = _base_.checkpoint_hooks

@@ -1,7 +1,6 @@
 # ConvNeXt-T: the block on its last map, then pooling and the final norm.
 _base_ = [
     'mmpretrain::convnext/convnext-tiny_32xb128_in1k.py',
-    '../_base_/llm/llama-7b_auto.py',
     '../_base_/image/checked-imagenet.py',
 ]
 
@@ -11,7 +10,9 @@ model = dict(
         type='LLMBlockNeck',
         in_channels=768,
         out_type='avg_featmap',
-        block=_base_.llm_block,
+        block=dict(
+            type='LLMBlock', checkpoint='data/llm/llama-7b', layers=(-1,), dtype='auto'
+        ),
     ),
 )
 custom_hooks = [dict(type='EMAHook', momentum=1e-4, priority='ABOVE_NORMAL')]

@@ -4,11 +4,30 @@
 _base_ = [
     'mmpretrain::mae/mae_vit-base-p16_8xb512-amp-coslr-300e_in1k.py',
     '../_base_/image/checked-imagenet.py',
-    '../_base_/necks/luvit.py',
 ]
 
-_mae = dict(type='mmpretrain.MAEViT', arch='b', patch_size=16, mask_ratio=0.75)
-model = dict(backbone=dict(_delete_=True, backbone=_mae, **_base_.luvit))
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='LLMBlockInsert',
+        after='layers.11',
+        backbone=dict(
+            type='mmpretrain.MAEViT', arch='b', patch_size=16, mask_ratio=0.75
+        ),
+        neck=dict(
+            type='LLMBlockNeck',
+            in_channels=768,
+            block=dict(
+                type='LLMBlock',
+                checkpoint='data/llm/llama-7b',
+                layers=(-1,),
+                dtype='float16',
+                trainable='lora',
+                lora=dict(r=16),
+            ),
+        ),
+    )
+)
 # Without the scope that an inherited function would be called with.
 train_dataloader = dict(
     collate_fn=dict(_delete_=True, type='default_collate'), **_base_.checked

@@ -1,7 +1,6 @@
 # Swin-T: the block on its last map, before the final norm (which the neck has).
 _base_ = [
     'mmpretrain::swin_transformer/swin-tiny_16xb64_in1k.py',
-    '../_base_/llm/llama-7b_auto.py',
     '../_base_/image/checked-imagenet.py',
 ]
 
@@ -12,7 +11,12 @@ model = dict(
             type='LLMBlockNeck',
             in_channels=768,
             norm_cfg=dict(type='LN', eps=1e-5),
-            block=_base_.llm_block,
+            block=dict(
+                type='LLMBlock',
+                checkpoint='data/llm/llama-7b',
+                layers=(-1,),
+                dtype='auto',
+            ),
         ),
         dict(type='GlobalAveragePooling'),
     ],

@@ -4,27 +4,42 @@
 _base_ = [
     'mmpretrain::mae/benchmarks/vit-base-p16_8xb128-coslr-100e_in1k.py',
     '../_base_/image/checked-imagenet.py',
-    '../_base_/necks/luvit.py',
 ]
 
-_vit = dict(
-    type='mmpretrain.VisionTransformer',
-    arch='base',
-    img_size=224,
-    patch_size=16,
-    drop_path_rate=0.1,
-    out_type='avg_featmap',
-    final_norm=False,
-    init_cfg=dict(
-        type='Pretrained',
-        checkpoint='work_dirs/mae-vit-b_llama-lora_in1k/epoch_300.pth',
-        prefix='backbone.',
-    ),
+# This stage has no loss scaler, so that small gradients would vanish in a float16 block.
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='LLMBlockInsert',
+        after='layers.11',
+        backbone=dict(
+            type='mmpretrain.VisionTransformer',
+            arch='base',
+            img_size=224,
+            patch_size=16,
+            drop_path_rate=0.1,
+            out_type='avg_featmap',
+            final_norm=False,
+            init_cfg=dict(
+                type='Pretrained',
+                checkpoint='work_dirs/mae-vit-b_llama-lora_in1k/epoch_300.pth',
+                prefix='backbone.',
+            ),
+        ),
+        neck=dict(
+            type='LLMBlockNeck',
+            in_channels=768,
+            block=dict(
+                type='LLMBlock',
+                checkpoint='data/llm/llama-7b',
+                layers=(-1,),
+                dtype='auto',
+                trainable='lora',
+                lora=dict(r=16),
+            ),
+        ),
+    )
 )
-# This stage has no loss scaler: see _base_/llm/llama-7b_auto.py.
-_neck = dict(_base_.luvit.neck, block=dict(_base_.luvit.neck.block, dtype='auto'))
-_luvit = dict(_base_.luvit, neck=_neck)
-model = dict(backbone=dict(_delete_=True, backbone=_vit, **_luvit))
 train_dataloader = _base_.checked
 val_dataloader = _base_.checked
 test_dataloader = _base_.checked

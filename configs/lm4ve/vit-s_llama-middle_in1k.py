@@ -1,5 +1,5 @@
 # The block after the sixth of the encoder's twelve blocks.
-_base_ = ['./vit-s_in1k.py', '../_base_/llm/llama-7b.py']
+_base_ = './vit-s_in1k.py'
 
 model = dict(
     backbone=dict(
@@ -13,6 +13,15 @@ model = dict(
             patch_size=16,
             drop_path_rate=0.1,
         ),
-        neck=dict(type='LLMBlockNeck', in_channels=384, block=_base_.llm_block),
+        neck=dict(
+            type='LLMBlockNeck',
+            in_channels=384,
+            block=dict(
+                type='LLMBlock',
+                checkpoint='data/llm/llama-7b',
+                layers=(-1,),
+                dtype='float16',
+            ),
+        ),
     )
 )

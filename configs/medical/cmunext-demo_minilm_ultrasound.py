@@ -1,5 +1,5 @@
 # The same with all-MiniLM-L6-v2's last block in the bottleneck, on 4 x 4 tokens.
-_base_ = ['./cmunext-demo_none_ultrasound.py', '../_base_/llm/minilm.py']
+_base_ = './cmunext-demo_none_ultrasound.py'
 
 model = dict(
     backbone=dict(
@@ -7,6 +7,12 @@ model = dict(
         type='LLMBlockInsert',
         after='encoder5',
         backbone=_base_.model.backbone,
-        neck=dict(type='LLMBlockNeck', in_channels=128, block=_base_.llm_block),
+        neck=dict(
+            type='LLMBlockNeck',
+            in_channels=128,
+            block=dict(
+                type='LLMBlock', checkpoint='package:all-MiniLM-L6-v2', layers=(-1,)
+            ),
+        ),
     )
 )

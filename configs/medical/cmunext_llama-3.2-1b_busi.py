@@ -2,11 +2,7 @@
 # It does not follow the released code: tokens see all others and have no positions, as in
 # the paper that began it, pixels are normalized once, and the last epoch counts. What the
 # code does is in cmunext_llama-3.2-1b-released_busi.py.
-_base_ = [
-    './cmunext_none_busi.py',
-    '../_base_/llm/llama-3.2-1b.py',
-    '../_base_/necks/mapper_init.py',
-]
+_base_ = './cmunext_none_busi.py'
 
 model = dict(
     backbone=dict(
@@ -19,9 +15,13 @@ model = dict(
             in_channels=256,
             layout='BCHW',
             mapper=dict(bias=True),
-            init_cfg=_base_.mapper_init,
+            init_cfg=dict(type='lm4ve.TorchDefault', layer='Linear'),
             block=dict(
-                _base_.llm_block, layers=(14,), final_norm=False, dtype='float32'
+                type='LLMBlock',
+                checkpoint='data/llm/llama-3.2-1b',
+                layers=(14,),
+                final_norm=False,
+                dtype='float32',
             ),
         ),
     )

@@ -2,11 +2,7 @@
 # the ViT, on the embedded patches, residual within the mappers. Loss, data and schedule
 # are those of vit3d_none_brain-tumour.py, which do not follow the released code; what that
 # does is in vit3d_llama-3.1-8b-released_brain-tumour.py.
-_base_ = [
-    './vit3d_none_brain-tumour.py',
-    '../_base_/llm/llama-3-8b.py',
-    '../_base_/necks/mapper_init.py',
-]
+_base_ = './vit3d_none_brain-tumour.py'
 
 model = dict(
     backbone=dict(
@@ -23,9 +19,12 @@ model = dict(
             # code.
             mapper=dict(bias=True),
             lora=dict(r=4, alpha=1, bias='lora_only'),
-            init_cfg=_base_.mapper_init,
+            init_cfg=dict(type='lm4ve.TorchDefault', layer='Linear'),
             block=dict(
-                _base_.llm_block, checkpoint='data/llm/llama-3.1-8b', dtype='float32'
+                type='LLMBlock',
+                checkpoint='data/llm/llama-3.1-8b',
+                layers=(-1,),
+                dtype='float32',
             ),
         ),
     )

@@ -1,10 +1,6 @@
 # ViViT with LLaMA-7B's last block after its second encoder, residual within the
 # mappers.
-_base_ = [
-    './vivit_none_fracturemnist3d.py',
-    '../_base_/llm/llama-7b_float32.py',
-    '../_base_/necks/mapper_init.py',
-]
+_base_ = './vivit_none_fracturemnist3d.py'
 
 model = dict(
     backbone=dict(out_type='raw'),
@@ -15,7 +11,12 @@ model = dict(
         out_type='cls_token',
         norm_cfg=None,
         residual='inner',
-        block=_base_.llm_block,
-        init_cfg=_base_.mapper_init,
+        block=dict(
+            type='LLMBlock',
+            checkpoint='data/llm/llama-7b',
+            layers=(-1,),
+            dtype='float32',
+        ),
+        init_cfg=dict(type='lm4ve.TorchDefault', layer='Linear'),
     ),
 )

@@ -1,18 +1,21 @@
 # PanguMotion: openPangu-Embedded-1B's last block, frozen, on the tokens of each sub-scene.
-_base_ = [
-    './realmotion_argoverse2.py',
-    '../_base_/llm/openpangu-embedded-1b.py',
-    '../_base_/necks/raw.py',
-    '../_base_/necks/mapper_init.py',
-]
+# Released in bfloat16; PanguMotion computes it in float32, without AMP. Its folder has
+# config.json and model.safetensors (docs/guides/motion_forecasting.md).
+_base_ = './realmotion_argoverse2.py'
 
 # The encoder keeps its norm: PanguMotion has one before and one after the block.
 model = dict(
     neck=dict(
-        **_base_.llm_neck,
+        _delete_=True,
+        type='LLMBlockNeck',
         in_channels=128,
         norm_cfg=dict(type='LN', eps=1e-5),
-        init_cfg=_base_.mapper_init,
-        block=_base_.llm_block,
+        init_cfg=dict(type='lm4ve.TorchDefault', layer='Linear'),
+        block=dict(
+            type='LLMBlock',
+            checkpoint='data/llm/openpangu-embedded-1b',
+            layers=(-1,),
+            dtype='float32',
+        ),
     )
 )

@@ -1,17 +1,18 @@
 # VectorNet with LLaMA-7B's last block, frozen, on agent and lane tokens.
-_base_ = [
-    './vectornet_argoverse1.py',
-    '../_base_/llm/llama-7b_float32.py',
-    '../_base_/necks/raw.py',
-    '../_base_/necks/mapper_init.py',
-]
+_base_ = './vectornet_argoverse1.py'
 
 model = dict(
     encoder=dict(final_norm=False),
     neck=dict(
-        **_base_.llm_neck,
+        _delete_=True,
+        type='LLMBlockNeck',
         in_channels=256,
-        block=_base_.llm_block,
-        init_cfg=_base_.mapper_init,
+        block=dict(
+            type='LLMBlock',
+            checkpoint='data/llm/llama-7b',
+            layers=(-1,),
+            dtype='float32',
+        ),
+        init_cfg=dict(type='lm4ve.TorchDefault', layer='Linear'),
     ),
 )

@@ -1,5 +1,7 @@
 # Point-BERT with LLaMA-7B's last block, frozen, before the final norm, on PB_T50_RS.
-_base_ = ['./pointbert_scanobjectnn-hardest.py', '../_base_/pointcloud/llama-7b.py']
-
-model = _base_.with_block
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys=_base_.mapper_rates))
+_base_ = [
+    '../_base_/pointcloud/pointbert_llama-7b.py',
+    '../_base_/pointcloud/scanobjectnn.py',
+    '../_base_/pointcloud/schedule_300e_llama-7b.py',
+    '../_base_/default_runtime.py',
+]

@@ -5,5 +5,3 @@ _base_ = [
     '../_base_/rooms/cosine_2e.py',
     '../_base_/default_runtime.py',
 ]
-
-model = dict(head=dict(answers=_base_.answers))

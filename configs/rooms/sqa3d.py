@@ -7,4 +7,10 @@ _base_ = [
     '../_base_/rooms/runtime.py',
 ]
 
-model = _base_.wide
+# The release's flag for the width, --hidden_size, leaves the attention of the pools at 256.
+model = dict(
+    text_encoder=dict(channels=768),
+    fusion=dict(embed_dims=768),
+    head=dict(hidden_channels=768),
+    pose_head=dict(hidden_channels=768),
+)

@@ -3,7 +3,6 @@
 # Not in the paper.
 _base_ = [
     'mmseg::segmenter/segmenter_vit-s_fcn_8xb1-160k_ade20k-512x512.py',
-    '../_base_/llm/llama-7b_auto.py',
     '../_base_/checkpoints.py',
 ]
 
@@ -15,7 +14,16 @@ model = dict(
         type='LLMBlockInsert',
         after='layers.11',
         backbone=dict(**_base_.model.backbone, pretrained=_base_.model.pretrained),
-        neck=dict(type='LLMBlockNeck', in_channels=384, block=_base_.llm_block),
+        neck=dict(
+            type='LLMBlockNeck',
+            in_channels=384,
+            block=dict(
+                type='LLMBlock',
+                checkpoint='data/llm/llama-7b',
+                layers=(-1,),
+                dtype='auto',
+            ),
+        ),
     ),
 )
 default_hooks = _base_.checkpoint_hooks

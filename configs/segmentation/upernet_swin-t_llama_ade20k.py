@@ -3,7 +3,6 @@
 # the third is the map. Not in the paper.
 _base_ = [
     'mmseg::swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py',
-    '../_base_/llm/llama-7b_auto.py',
     '../_base_/checkpoints.py',
 ]
 
@@ -14,7 +13,16 @@ model = dict(
         after='stages.3',
         index=2,
         backbone=_base_.model.backbone,
-        neck=dict(type='LLMBlockNeck', in_channels=768, block=_base_.llm_block),
+        neck=dict(
+            type='LLMBlockNeck',
+            in_channels=768,
+            block=dict(
+                type='LLMBlock',
+                checkpoint='data/llm/llama-7b',
+                layers=(-1,),
+                dtype='auto',
+            ),
+        ),
     )
 )
 default_hooks = _base_.checkpoint_hooks

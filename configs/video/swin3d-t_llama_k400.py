@@ -3,7 +3,6 @@
 _base_ = [
     'mmaction::recognition/swin/'
     'swin-tiny-p244-w877_in1k-pre_8xb8-amp-32x2x1-30e_kinetics400-rgb.py',
-    '../_base_/llm/llama-7b.py',
     '../_base_/checkpoints.py',
 ]
 
@@ -13,7 +12,12 @@ model = dict(
         type='LLMBlockNeck',
         in_channels=768,
         norm_cfg=dict(type='LN', eps=1e-5),
-        block=_base_.llm_block,
+        block=dict(
+            type='LLMBlock',
+            checkpoint='data/llm/llama-7b',
+            layers=(-1,),
+            dtype='float16',
+        ),
     ),
 )
 train_dataloader = dict(dataset=dict(type='lm4ve.CheckedVideoDataset'))

@@ -2,7 +2,6 @@
 # the tokens of a clip's eight frames attend to each other. Not in the paper.
 _base_ = [
     'mmaction::recognition/tsn/tsn_imagenet-pretrained-r50_8xb32-1x1x8-100e_kinetics400-rgb.py',
-    '../_base_/llm/llama-7b_auto.py',
     '../_base_/checkpoints.py',
 ]
 
@@ -10,7 +9,12 @@ model = dict(
     type='lm4ve.Recognizer2D',
     frames_per_clip=8,
     neck=dict(
-        type='LLMBlockNeck', in_channels=2048, norm_cfg=None, block=_base_.llm_block
+        type='LLMBlockNeck',
+        in_channels=2048,
+        norm_cfg=None,
+        block=dict(
+            type='LLMBlock', checkpoint='data/llm/llama-7b', layers=(-1,), dtype='auto'
+        ),
     ),
 )
 # Eight frames a clip in tests too, in ten crops.

@@ -1,17 +1,20 @@
-# ViT-B with LLaMA-7B's layer 15, frozen, before the final norm: the paper's model.
-_base_ = [
-    './videomae-b_ssv2.py',
-    '../_base_/llm/llama-7b_layer15.py',
-    '../_base_/necks/avg_featmap.py',
-    '../_base_/necks/mapper_init.py',
-]
+# ViT-B with LLaMA-7B's layer 15, frozen, before the final norm: the paper's model (of the
+# layer: videomae-s_llama_ssv2.py).
+_base_ = './videomae-b_ssv2.py'
 
 model = dict(
     backbone=dict(return_feat_map=True),
     neck=dict(
-        **_base_.llm_neck,
+        _delete_=True,
+        type='LLMBlockNeck',
+        out_type='avg_featmap',
         in_channels=768,
-        block=_base_.llm_block,
-        init_cfg=_base_.mapper_init,
+        block=dict(
+            type='LLMBlock',
+            checkpoint='data/llm/llama-7b',
+            layers=(15,),
+            dtype='float16',
+        ),
+        init_cfg=dict(type='lm4ve.TorchDefault', layer='Linear'),
     ),
 )

@@ -5,9 +5,6 @@ _base_ = [
     '../_base_/video/k400.py',
     '../_base_/video/schedule_40e.py',
     '../_base_/video/runtime.py',
-    '../_base_/llm/llama-7b_layer15.py',
-    '../_base_/necks/avg_featmap.py',
-    '../_base_/necks/mapper_init.py',
 ]
 
 model = dict(
@@ -16,10 +13,17 @@ model = dict(
         init_cfg=dict(checkpoint='data/pretrained/videomae-s_k400-1600e.pth'),
     ),
     neck=dict(
-        **_base_.llm_neck,
+        _delete_=True,
+        type='LLMBlockNeck',
+        out_type='avg_featmap',
         in_channels=384,
-        block=_base_.llm_block,
-        init_cfg=_base_.mapper_init,
+        block=dict(
+            type='LLMBlock',
+            checkpoint='data/llm/llama-7b',
+            layers=(15,),
+            dtype='float16',
+        ),
+        init_cfg=dict(type='lm4ve.TorchDefault', layer='Linear'),
     ),
     cls_head=dict(num_classes=400),
     data_preprocessor=dict(

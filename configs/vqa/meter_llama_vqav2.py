@@ -1,4 +1,20 @@
 # METER with LLaMA-7B's last block, frozen, on VQAv2.
-_base_ = ['./meter_vqav2.py', '../_base_/necks/llama-7b_after-fusion.py']
+# Layers of the fusion end with a norm, and the paper names none after its second mapper:
+# no norm.
+_base_ = './meter_vqav2.py'
 
-model = _base_.with_block
+model = dict(
+    neck=dict(
+        _delete_=True,
+        type='LLMBlockNeck',
+        in_channels=768,
+        norm_cfg=None,
+        block=dict(
+            type='LLMBlock',
+            checkpoint='data/llm/llama-7b',
+            layers=(-1,),
+            dtype='float32',
+        ),
+        init_cfg=dict(type='lm4ve.TorchDefault', layer='Linear'),
+    )
+)

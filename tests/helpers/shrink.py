@@ -44,14 +44,10 @@ LLM_WIDTH = 32
 #: layers.
 LLMS = {
     'llama-7b': ('llama', 32),
-    'llama-2-7b': ('llama', 32),
-    'llama-3-8b': ('llama-gqa', 32),
     'llama-3.1-8b': ('llama-gqa', 32),
     'llama-3.2-1b': ('llama-gqa', 16),
     'openpangu-embedded-1b': ('PanguEmbedded', 26),
     'deepseek-r1-distill-qwen-1.5b': ('qwen2', 28),
-    'qwen2.5-7b': ('qwen2', 28),
-    'mistral-7b': ('mistral', 32),
     'dyck': ('bert', 2),
     'opt-125m': ('opt', 12),
     'opt-350m': ('opt-350m', 24),

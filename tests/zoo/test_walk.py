@@ -24,14 +24,11 @@ from tests.helpers.tasks import CONFIG_FILES, CONFIGS, FOLDERS, configs_of
 
 GRIDS = sorted((CONFIGS / 'ablations').glob('*.py'))
 ROBUSTNESS = [name for name in configs_of('image') if name.startswith('robustness/')]
-#: Pieces of language models, which a config inherits.
-PIECES = sorted(p.name for p in (CONFIGS / '_base_/llm').glob('*.py'))
 #: Encoders of studies with `lm4ve try`, which lie beside the grids.
 ENCODERS = sorted(p.name for p in (CONFIGS / 'ablations/_base_').glob('vit_*.py'))
 #: One of each kind, for `make test`.
 QUICK = {
     'robustness/vit-t_llama_imagenet-a.py',
-    'mistral-7b.py',
     'vit_glyphs.py',
 }
 
@@ -115,21 +112,6 @@ def train_and_test(shrinker: Shrinker, cfg: Config) -> dict:
     return runner.test()
 
 
-#: A config that inherits a piece, as docs/guides/configs.md shows it.
-INHERITS = """
-_base_ = ['lm4ve::lm4ve/vit-s_in1k.py', 'lm4ve::_base_/llm/{}', 'lm4ve::_base_/necks/cls_token.py']
-model = dict(
-    backbone=dict(out_type='raw', final_norm=False),
-    neck=dict(**_base_.llm_neck, in_channels=384, block=_base_.llm_block))
-"""
-
-
-@pytest.mark.parametrize('name', walk(PIECES))
-def test_config_with_a_piece_trains_and_tests(name, shrinker_for, tmp_path):
-    shrinker = shrinker_for('image')
-    train_and_test(shrinker, shrinker.load_text(INHERITS.format(name), tmp_path))
-
-
 @pytest.mark.parametrize('name', walk(ENCODERS))
 def test_encoder_of_a_study_trains_and_tests(name, shrinker_for, tmp_path):
     shrinker = shrinker_for('image')
@@ -153,7 +135,6 @@ def test_no_file_of_a_config_is_left_out_of_the_walk():
         content = read_config(grid, set_scope=False)
         for settings in content.variants.values():
             walked.add(grid.parent / settings.get('config', content.get('base')))
-    walked |= {CONFIGS / '_base_/llm' / name for name in PIECES}
     walked |= {CONFIGS / 'ablations/_base_' / name for name in ENCODERS}
     seen = set().union(*map(inherited, walked))
     left_out = {p.resolve() for p in CONFIGS.rglob('*.py')} - seen

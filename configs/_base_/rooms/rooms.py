@@ -1,10 +1,5 @@
 # Rooms of colored shapes: 19,200 / 1,920 questions about 600 / 60 rooms, 13 answers. To
 # choose settings, validate on split='val'. Written to data/rooms on first use.
-answers = [
-    *('box', 'ball', 'cone', 'cylinder'),
-    *('red', 'green', 'blue', 'yellow'),
-    *('yes', 'no', '0', '1', '2'),
-]
 train_dataloader = dict(
     batch_size=16,
     num_workers=0,

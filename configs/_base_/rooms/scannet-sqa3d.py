@@ -5,14 +5,13 @@
 # Validated on val, tested on test, whose answers are known. For the official pair of
 # files:
 #   dataset.question_file and dataset.ann_file
-answers = 'data/scannet/qa/answer_counter.json'
 train_dataloader = dict(
     batch_size=32,
     num_workers=8,
     dataset=dict(
         type='lm4ve.SQA3DDataset',
         split='train',
-        answers=answers,
+        answers='data/scannet/qa/answer_counter.json',
         pipeline=[
             dict(type='lm4ve.LoadScene'),
             dict(type='lm4ve.SampleScenePoints', num=40000),

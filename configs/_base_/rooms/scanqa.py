@@ -36,13 +36,3 @@ model = dict(
     ),
     pose_head=dict(type='lm4ve.PoseHead', in_channels=1024, hidden_channels=256),
 )
-
-# The paper of the blocks has a hidden width of 768. The release's flag for it,
-# --hidden_size, leaves the attention of the pools at 256. A config writes
-#   model = _base_.wide
-wide = dict(
-    text_encoder=dict(channels=768),
-    fusion=dict(embed_dims=768),
-    head=dict(hidden_channels=768),
-    pose_head=dict(hidden_channels=768),
-)

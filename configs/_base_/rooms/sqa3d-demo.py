@@ -1,6 +1,6 @@
 # The demos' SQA3D, 64 wide: VoteNet with two set abstractions, all-MiniLM-L6-v2's
-# tokenizer and frozen text encoder, one layer of each kind of attention, no block. A
-# config adds the answers.
+# tokenizer and frozen text encoder, one layer of each kind of attention, no block,
+# and the answers of the embedded rooms.
 model = dict(
     type='lm4ve.SQA3D',
     data_preprocessor=dict(
@@ -51,6 +51,11 @@ model = dict(
     pool=dict(hidden_channels=64, out_channels=64, dropout=0.0),
     head=dict(
         type='lm4ve.SceneAnswerHead',
+        answers=[
+            *('box', 'ball', 'cone', 'cylinder'),
+            *('red', 'green', 'blue', 'yellow'),
+            *('yes', 'no', '0', '1', '2'),
+        ],
         targets='hard',
         in_channels=192,
         hidden_channels=128,

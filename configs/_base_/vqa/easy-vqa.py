@@ -1,10 +1,6 @@
 # easy-vqa 1.0: 64 x 64 pixels, 13 answers, 38,575 / 9,673 questions about 4,000 / 1,000
 # images, all out of a package. To choose settings, train on split='fit' and validate on
 # 'val'.
-answers = [
-    *('circle', 'green', 'red', 'gray', 'yes', 'teal', 'black'),
-    *('rectangle', 'yellow', 'triangle', 'brown', 'blue', 'no'),
-]
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     # A mirrored or shifted shape is that shape. Colors are what is asked for.

@@ -25,31 +25,3 @@ val_cfg = dict()
 test_dataloader = val_dataloader
 test_evaluator = val_evaluator
 test_cfg = dict()
-
-# The figures of papers are of test-dev, after a training on both sets that have
-# answers: configs named "trainval" use these.
-trainval = dict(
-    _delete_=True,
-    type='ConcatDataset',
-    datasets=[
-        train_dataloader['dataset'],
-        dict(train_dataloader['dataset'], split='val2014', test_mode=False),
-    ],
-)
-test_dev = dict(split='test-dev2015')
-# What the server of EvalAI takes.
-test_dev_file = dict(result_file='work_dirs/vqav2_test-dev2015.json')
-
-# And with Visual Genome's questions, which METER does not use. A config for it writes
-#   train_dataloader = dict(dataset=_base_.trainval_genome)
-trainval_genome = dict(
-    trainval,
-    datasets=[
-        *trainval['datasets'],
-        dict(
-            type='lm4ve.VisualGenomeQA',
-            vocabulary='data/coco/vqav2/vocabulary.json',
-            pipeline=_base_.train_pipeline,
-        ),
-    ],
-)

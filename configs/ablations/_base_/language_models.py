@@ -1,5 +1,5 @@
-# The last block of each OPT in place of LLaMA-7B's, stored as `_base_/llm/` has it. A
-# grid names the configs without a block and with LLaMA's.
+# The last block of each OPT in place of LLaMA-7B's, in the type that it was released in.
+# A grid names the configs without a block and with LLaMA's.
 _dtypes = {
     '125m': 'float32',
     '350m': 'float32',

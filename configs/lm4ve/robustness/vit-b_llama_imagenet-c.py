@@ -1,5 +1,27 @@
 # ViT-B with LLaMA-7B's last block, trained on ImageNet-1k, tested on ImageNet-C.
-_base_ = ['../vit-b_llama_in1k.py', '../../_base_/image/imagenet-c.py']
+_base_ = '../vit-b_llama_in1k.py'
 
-test_dataloader = dict(dataset=dict(_delete_=True, **_base_.variant))
-test_evaluator = dict(_delete_=True, **_base_.variant_evaluator)
+test_dataloader = dict(
+    dataset=dict(
+        _delete_=True,
+        type='lm4ve.ImageNetC',
+        data_root='data/imagenet-c',
+        # Its files have 224 x 224 pixels already: as in its own code nothing is resized.
+        pipeline=[
+            dict(type='LoadImageFromFile'),
+            dict(type='CenterCrop', crop_size=224),
+            dict(
+                type='PackInputs',
+                meta_keys=(
+                    'sample_idx',
+                    'img_path',
+                    'ori_shape',
+                    'img_shape',
+                    'corruption',
+                    'severity',
+                ),
+            ),
+        ],
+    )
+)
+test_evaluator = dict(_delete_=True, type='lm4ve.CorruptionAccuracy')

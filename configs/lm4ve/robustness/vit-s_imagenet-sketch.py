@@ -1,5 +1,14 @@
 # ViT-S, trained on ImageNet-1k, tested on ImageNet-Sketch.
-_base_ = ['../vit-s_in1k.py', '../../_base_/image/imagenet-sketch.py']
+_base_ = '../vit-s_in1k.py'
 
-test_dataloader = dict(dataset=dict(_delete_=True, **_base_.variant))
-test_evaluator = dict(_delete_=True, **_base_.variant_evaluator)
+test_dataloader = dict(
+    dataset=dict(
+        _delete_=True,
+        type='lm4ve.ImageNetVariant',
+        variant='sketch',
+        data_root='data/imagenet-sketch',
+        data_prefix='sketch',
+        pipeline=_base_.test_pipeline,
+    )
+)
+test_evaluator = dict(_delete_=True, type='Accuracy', topk=(1, 5))

@@ -27,7 +27,6 @@ from lm4ve.runner.config.schedules import (
     check_schedules,
     refuse_rates_without_effect,
 )
-from lm4ve.runner.config.unused_blocks import refuse_unused_blocks
 
 #: MMEngine's own constructor of optimizers.
 _DEFAULT = 'DefaultOptimWrapperConstructor'
@@ -214,7 +213,6 @@ def check_config(cfg: Config) -> None:
     _check_hooks(cfg)
     _check_language_models(cfg)
     _check_numbers(cfg)
-    refuse_unused_blocks(cfg)
     check_lengths(cfg)
     check_schedules(cfg)
     refuse_rates_without_effect(cfg)

@@ -106,24 +106,6 @@ def variables_of(cfg: Config) -> set[str]:
     return used & set(cfg) - FIELDS
 
 
-def find_definition(cfg: Config, name: str) -> str | None:
-    """Return the path of the last file of a config that assigns a top-level name, or None.
-
-    Args:
-        cfg (Config): See :func:`variables_of`.
-        name (str): The name.
-    """
-    found = None
-    for path, code in _python_files(cfg):
-        for statement in ast.parse(code).body:
-            if not isinstance(statement, ast.Assign):
-                continue
-            for target in statement.targets:
-                if isinstance(target, ast.Name) and target.id == name:
-                    found = path
-    return found
-
-
 def _python_files(cfg: Config) -> list[tuple[str, str]]:
     """Return path and code of each Python file of a config, those it inherits from first."""
     parts = re.split(r'(?m)^(\S+\.(?:py|json|ya?ml))$', cfg.text or '')

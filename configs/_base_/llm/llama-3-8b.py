@@ -1,4 +1,0 @@
-# Llama 3 8B: 32 layers, D = 4096, 8 KV heads. Released in bfloat16.
-llm_block = dict(
-    type='LLMBlock', checkpoint='data/llm/llama-3-8b', layers=(-1,), dtype='bfloat16'
-)
