@@ -12,7 +12,7 @@ variants = {
     'frozen pre-trained': dict(config=_block),
     'frozen random': dict(config=_block),
     'trained random': dict(config=_block),
-    'MLP': dict(config='../lm4ve/vit-demo_mlp_digits.py'),
+    'MLP': dict(config=_block),
 }
 # Variants differ in the rate from which they learn nothing (.002 to .01): a coarse
 # list would decide the comparison.

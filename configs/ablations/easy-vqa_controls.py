@@ -11,7 +11,7 @@ variants = {
     'frozen pre-trained': dict(config=_block),
     'frozen random': dict(config=_block),
     'trained random': dict(config=_block),
-    'MLP': dict(config='../vqa/meter-demo_mlp_easy-vqa.py'),
+    'MLP': dict(config=_block),
 }
 tune = dict(
     fields=('optim_wrapper.optimizer.lr',),

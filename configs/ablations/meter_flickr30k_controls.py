@@ -6,11 +6,12 @@ title = 'Flickr30k, METER: controls'
 base = '../vqa/meter_flickr30k.py'
 metric = 'retrieval/mean'
 
+_block = '../vqa/meter_llama_flickr30k.py'
 variants = {
-    'frozen pre-trained': dict(config='../vqa/meter_llama_flickr30k.py'),
-    'frozen random': dict(config='../vqa/meter_llama-randinit-frozen_flickr30k.py'),
-    'trained random': dict(config='../vqa/meter_llama-randinit-trained_flickr30k.py'),
-    'MLP': dict(config='../vqa/meter_mlp_flickr30k.py'),
+    'frozen pre-trained': dict(config=_block),
+    'frozen random': dict(config=_block),
+    'trained random': dict(config=_block),
+    'MLP': dict(config=_block),
 }
 
 published = dict(

@@ -7,11 +7,12 @@ title = 'VQAv2 (validation), METER: controls'
 base = '../vqa/meter_vqav2.py'
 metric = 'vqa/overall'
 
+_block = '../vqa/meter_llama_vqav2.py'
 variants = {
-    'frozen pre-trained': dict(config='../vqa/meter_llama_vqav2.py'),
-    'frozen random': dict(config='../vqa/meter_llama-randinit-frozen_vqav2.py'),
-    'trained random': dict(config='../vqa/meter_llama-randinit-trained_vqav2.py'),
-    'MLP': dict(config='../vqa/meter_mlp_vqav2.py'),
+    'frozen pre-trained': dict(config=_block),
+    'frozen random': dict(config=_block),
+    'trained random': dict(config=_block),
+    'MLP': dict(config=_block),
 }
 
 published = dict(

@@ -9,12 +9,12 @@ metric = 'motion/minFDE@6'
 margin = 0.02
 greater_is_better = False
 
-_folder = '../motion/mmtransformer_'
+_block = '../motion/mmtransformer_llama_argoverse1.py'
 variants = {
-    'frozen pre-trained': dict(config=_folder + 'llama_argoverse1.py'),
-    'frozen random': dict(config=_folder + 'llama-randinit-frozen_argoverse1.py'),
-    'trained random': dict(config=_folder + 'llama-randinit-trained_argoverse1.py'),
-    'MLP': dict(config=_folder + 'mlp_argoverse1.py'),
+    'frozen pre-trained': dict(config=_block),
+    'frozen random': dict(config=_block),
+    'trained random': dict(config=_block),
+    'MLP': dict(config=_block),
 }
 
 published = dict(

@@ -6,14 +6,12 @@ title = 'ScanObjectNN (OBJ-BG), Point-BERT: controls'
 base = '../pointcloud/pointbert_scanobjectnn-bg.py'
 metric = 'accuracy/overall'
 
-_folder = '../pointcloud/pointbert_'
+_block = '../pointcloud/pointbert_llama_scanobjectnn-bg.py'
 variants = {
-    'frozen pre-trained': dict(config=_folder + 'llama_scanobjectnn-bg.py'),
-    'frozen random': dict(config=_folder + 'llama-randinit-frozen_scanobjectnn-bg.py'),
-    'trained random': dict(
-        config=_folder + 'llama-randinit-trained_scanobjectnn-bg.py'
-    ),
-    'MLP': dict(config=_folder + 'mlp_scanobjectnn-bg.py'),
+    'frozen pre-trained': dict(config=_block),
+    'frozen random': dict(config=_block),
+    'trained random': dict(config=_block),
+    'MLP': dict(config=_block),
 }
 
 published = dict(

@@ -6,14 +6,12 @@ title = 'ScanObjectNN (OBJ-ONLY), Point-BERT: controls'
 base = '../pointcloud/pointbert_scanobjectnn-obj.py'
 metric = 'accuracy/overall'
 
-_folder = '../pointcloud/pointbert_'
+_block = '../pointcloud/pointbert_llama_scanobjectnn-obj.py'
 variants = {
-    'frozen pre-trained': dict(config=_folder + 'llama_scanobjectnn-obj.py'),
-    'frozen random': dict(config=_folder + 'llama-randinit-frozen_scanobjectnn-obj.py'),
-    'trained random': dict(
-        config=_folder + 'llama-randinit-trained_scanobjectnn-obj.py'
-    ),
-    'MLP': dict(config=_folder + 'mlp_scanobjectnn-obj.py'),
+    'frozen pre-trained': dict(config=_block),
+    'frozen random': dict(config=_block),
+    'trained random': dict(config=_block),
+    'MLP': dict(config=_block),
 }
 
 published = dict(

@@ -6,17 +6,12 @@ title = 'ScanObjectNN (hardest), Point-BERT: controls'
 base = '../pointcloud/pointbert_scanobjectnn-hardest.py'
 metric = 'accuracy/overall'
 
+_block = '../pointcloud/pointbert_llama_scanobjectnn-hardest.py'
 variants = {
-    'frozen pre-trained': dict(
-        config='../pointcloud/pointbert_llama_scanobjectnn-hardest.py'
-    ),
-    'frozen random': dict(
-        config='../pointcloud/pointbert_llama-randinit-frozen_scanobjectnn-hardest.py'
-    ),
-    'trained random': dict(
-        config='../pointcloud/pointbert_llama-randinit-trained_scanobjectnn-hardest.py'
-    ),
-    'MLP': dict(config='../pointcloud/pointbert_mlp_scanobjectnn-hardest.py'),
+    'frozen pre-trained': dict(config=_block),
+    'frozen random': dict(config=_block),
+    'trained random': dict(config=_block),
+    'MLP': dict(config=_block),
 }
 
 published = dict(

@@ -19,7 +19,7 @@ variants = {
     'frozen pre-trained': dict(config=_block),
     'frozen random': dict(config=_block),
     'trained random': dict(config=_block),
-    'MLP': dict(config='../pointcloud/pointbert-demo_mlp_primitives.py'),
+    'MLP': dict(config=_block),
 }
 tune = dict(
     values=(3e-4, 1e-3, 3e-3),

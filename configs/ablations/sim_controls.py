@@ -26,12 +26,7 @@ variants = {
     'frozen pre-trained': dict(config=_block),
     'frozen random': dict(config=_block),
     'trained random': dict(config=_block),
-    'MLP': dict(
-        config=_block,
-        options={
-            'model.neck.block': dict(_delete_=True, type='MLPBlock', embed_dims=384)
-        },
-    ),
+    'MLP': dict(config=_block),
 }
 # 'val' is the held-out split here, so that tuning cuts the training split.
 tune = dict(

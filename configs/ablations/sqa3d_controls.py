@@ -6,11 +6,12 @@ title = 'SQA3D, ScanQA: controls'
 base = '../rooms/sqa3d.py'
 metric = 'sqa3d/em@1'
 
+_block = '../rooms/sqa3d_llama.py'
 variants = {
-    'frozen pre-trained': dict(config='../rooms/sqa3d_llama.py'),
-    'frozen random': dict(config='../rooms/sqa3d_llama-randinit-frozen.py'),
-    'trained random': dict(config='../rooms/sqa3d_llama-randinit-trained.py'),
-    'MLP': dict(config='../rooms/sqa3d_mlp.py'),
+    'frozen pre-trained': dict(config=_block),
+    'frozen random': dict(config=_block),
+    'trained random': dict(config=_block),
+    'MLP': dict(config=_block),
 }
 
 published = dict(

@@ -9,15 +9,12 @@ metric = 'motion/minFDE@6'
 margin = 0.02
 greater_is_better = False
 
+_block = '../motion/vectornet_llama_argoverse1.py'
 variants = {
-    'frozen pre-trained': dict(config='../motion/vectornet_llama_argoverse1.py'),
-    'frozen random': dict(
-        config='../motion/vectornet_llama-randinit-frozen_argoverse1.py'
-    ),
-    'trained random': dict(
-        config='../motion/vectornet_llama-randinit-trained_argoverse1.py'
-    ),
-    'MLP': dict(config='../motion/vectornet_mlp_argoverse1.py'),
+    'frozen pre-trained': dict(config=_block),
+    'frozen random': dict(config=_block),
+    'trained random': dict(config=_block),
+    'MLP': dict(config=_block),
 }
 
 published = dict(

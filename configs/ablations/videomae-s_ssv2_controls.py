@@ -6,11 +6,12 @@ title = 'Something-Something v2, VideoMAE ViT-S: controls'
 base = '../video/videomae-s_ssv2.py'
 metric = 'acc/top1'
 
+_block = '../video/videomae-s_llama_ssv2.py'
 variants = {
-    'frozen pre-trained': dict(config='../video/videomae-s_llama_ssv2.py'),
-    'frozen random': dict(config='../video/videomae-s_llama-randinit-frozen_ssv2.py'),
-    'trained random': dict(config='../video/videomae-s_llama-randinit-trained_ssv2.py'),
-    'MLP': dict(config='../video/videomae-s_mlp_ssv2.py'),
+    'frozen pre-trained': dict(config=_block),
+    'frozen random': dict(config=_block),
+    'trained random': dict(config=_block),
+    'MLP': dict(config=_block),
 }
 
 published = dict(

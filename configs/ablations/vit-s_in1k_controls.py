@@ -5,21 +5,18 @@ name = 'vit-s_in1k_controls'
 title = 'ImageNet-1k, ViT-S, 100 epochs: controls'
 subject = 'frozen pre-trained'
 
-_block = '../lm4ve/vit-s_llama'
+_random = {'model.neck.block.pretrained': False, 'model.neck.block.seed': '{seed}'}
 variants = {
     'none': dict(config='../lm4ve/vit-s_in1k.py'),
     'frozen pre-trained': dict(),
-    'frozen random': dict(
-        config=_block + '-randinit-frozen_in1k.py',
-        options={'model.neck.block.seed': '{seed}'},
-    ),
+    'frozen random': dict(options=_random),
     'trained random': dict(
-        config=_block + '-randinit-trained_in1k.py',
+        config='../lm4ve/vit-s_llama-randinit-trained_in1k.py',
         options={'model.neck.block.seed': '{seed}'},
     ),
     'MLP': dict(config='../lm4ve/vit-s_mlp_in1k.py'),
-    'norms only': dict(config=_block + '-norms_in1k.py'),
-    'fine-tuned': dict(config=_block + '-finetune_in1k.py'),
+    'norms only': dict(config='../lm4ve/vit-s_llama-norms_in1k.py'),
+    'fine-tuned': dict(config='../lm4ve/vit-s_llama-finetune_in1k.py'),
 }
 
 published = dict(

@@ -165,16 +165,11 @@ def drawn_and_exported(shrinker: Shrinker, name: str, work_dir: Path) -> dict[st
     config = work_dir / 'shrunk.py'
     shrinker.load(name, work_dir).dump(config)
     checkpoint = str(work_dir / 'epoch_2.pth')
-    measures = ['magnitude', 'frequency']
-    if 'randinit' in name:
-        # The block ends with a norm of gain 1: the sum over channels, which is the first
-        # frequency, is rounding alone, and so is its angle.
-        measures = ['magnitude']
     pictures = []
     for device in ('cpu', second_device.NAME):
         out = work_dir / f'drawn_{device}'
         flags = ['--indices', '0', '--device', device, '--out-dir', str(out)]
-        flags += ['--measures', *measures]
+        flags += ['--measures', 'magnitude', 'frequency']
         run_lm4ve('visualize', [str(config), checkpoint, *flags])
         (sheet,) = out.glob('*.png')
         with Image.open(sheet) as picture:

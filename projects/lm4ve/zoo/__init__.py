@@ -16,7 +16,8 @@ from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.fileio import load
 
-from lm4ve.errors import CheckpointError, check, listing
+from lm4ve.errors import CheckpointError, UserError, check, listing
+from lm4ve.zoo.removed_controls import REMOVED_CONTROLS
 
 #: The folder that holds ``configs`` and ``model-index.yml``.
 MIM_FOLDER = Path(__file__).parent / '.mim'
@@ -45,11 +46,12 @@ MODULE2PACKAGE.setdefault('lm4ve', 'lm4ve.zoo')
 def _find_inherited(
     wrapped: Any, _: Any, args: Any, kwargs: Any
 ) -> tuple[str, str | None]:
-    """Replace MMEngine's look-up of an inherited config, in two respects.
+    """Replace MMEngine's look-up of an inherited config, in three respects.
 
     A path below ``lm4ve::`` from before its folder was renamed is found at its new
-    place. And the dicts of our configs get no ``_scope_='lm4ve'``, which MMEngine adds
-    to those of other projects: the types in our configs name their scopes themselves.
+    place. A control that was removed is an error that says what to inherit. And the
+    dicts of our configs get no ``_scope_='lm4ve'``, which MMEngine adds to those of
+    other projects: the types in our configs name their scopes themselves.
 
     Args:
         wrapped (Callable): MMEngine's function.
@@ -58,8 +60,18 @@ def _find_inherited(
 
     Returns:
         tuple[str, str | None]: The file, and the scope of its dicts.
+
+    Raises:
+        UserError: The path is that of a removed control.
     """
     cfg_path, filename = args
+    name = Path(cfg_path).stem
+    if cfg_path.startswith('lm4ve::') and name in REMOVED_CONTROLS:
+        parent, control = REMOVED_CONTROLS[name]
+        raise UserError(
+            f"_base_ '{cfg_path}' is '{parent}' and an option. Fix: inherit that config, and set "
+            f'{control}.'
+        )
     path, scope = wrapped(current_path(cfg_path), filename)
     if scope == 'lm4ve':
         scope = None

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 
 from lm4ve import compat
@@ -13,6 +14,7 @@ from lm4ve.runner.config.checking import check_config
 from lm4ve.runner.config.fields import FIELDS
 from lm4ve.runner.config.overrides import merge_options
 from lm4ve.zoo import all_models, find_config
+from lm4ve.zoo.removed_controls import REMOVED_CONTROLS
 
 
 def read_config(
@@ -21,7 +23,8 @@ def read_config(
     """Read a config file, merge overrides into it and make its scope the default.
 
     Args:
-        path (str | Path): The file, or a name (:func:`lm4ve.zoo.find_config`).
+        path (str | Path): The file, or a name (:func:`lm4ve.zoo.find_config`); a control
+            that was removed is read as its config and option.
         options (dict, optional): Overrides by dotted field name, as
             ``--cfg-options`` gives them.
         set_scope (bool): Make the config's ``default_scope`` MMEngine's current
@@ -36,6 +39,12 @@ def read_config(
     """
     compat.activate()
     path = find_config(path)
+    options = dict(options or {})
+    if path.stem in REMOVED_CONTROLS and not path.is_file():
+        name, control = REMOVED_CONTROLS[path.stem]
+        print_log(f"'{path.stem}' is '{name}' with {control}.", logger='current')
+        path = find_config(name)
+        options = {**control, **options}
     if not path.is_file():
         advice = did_you_mean(str(path), all_models()) or ' See: lm4ve list.'
         raise UserError(f"The config '{path}' does not exist.{advice}")

@@ -1,4 +1,0 @@
-# Control: the same block from random initialization, frozen.
-_base_ = './vit-demo_minilm_digits.py'
-
-model = dict(neck=dict(block=dict(pretrained=False)))

@@ -1,4 +1,0 @@
-# Control: the same block from random initialization, frozen.
-_base_ = './meter-demo_minilm_easy-vqa.py'
-
-model = dict(neck=dict(block=dict(pretrained=False)))

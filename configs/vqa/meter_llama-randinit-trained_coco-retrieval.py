@@ -1,4 +1,0 @@
-# Control: the block from random initialization, trained (the paper's "random").
-_base_ = './meter_llama_coco-retrieval.py'
-
-model = dict(neck=dict(block=dict(pretrained=False, trainable='all', dtype='float32')))
