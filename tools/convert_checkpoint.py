@@ -1,4 +1,4 @@
-"""Convert published checkpoints for the configs of a task; METER's and SQA3D's also back.
+"""Convert published checkpoints for the configs of a task.
 
     python tools/convert_checkpoint.py image vit_small_llama.pth OUT.pth --llm data/llm/llama-7b
     python tools/convert_checkpoint.py TASK --help
@@ -40,7 +40,6 @@ def _switch(text: str) -> dict[str, Any]:
     return dict(action='store_true', help=text)
 
 
-_BACK = _switch('from our names to the released')
 #: Task -> the function of its ``converters`` that converts.
 CONVERTERS = {
     'image': 'convert_vit',
@@ -76,32 +75,22 @@ FLAGS: dict[str, dict[str, Any]] = {
             help='default: by the heads of the file',
         ),
         vocabulary=dict(help='the answers of a VQA checkpoint, in their order'),
-        reverse=_BACK,
     ),
-    'rooms': dict(
-        answers=dict(help='the answer_counter.json of the checkpoint'),
-        reverse=_BACK,
-    ),
+    'rooms': dict(answers=dict(help='the answer_counter.json of the checkpoint')),
 }
+#: Tasks whose releases have no block.
+WITHOUT_BLOCK = ('vqa', 'rooms')
 #: Task -> the layer of the language model that its released blocks are; default: the
 #: last.
 LAYERS = {'video': 15}
 
 
-def both_ways(
-    forth: str,
-    state: dict[str, Tensor],
-    llm: str | None,
-    layer: Any,
-    reverse: bool,
-    **options: Any,
+def convert_without_block(
+    convert: str, state: dict[str, Tensor], llm: str | None, layer: Any, **options: Any
 ) -> dict[str, Tensor]:
-    """Convert METER's or SQA3D's state, or one of ours into the released names."""
-    check('--llm', llm, choices=(None,))  # the releases have no block
-    if not reverse:
-        return resolve_name(forth)(state, **options)
-    back = forth.replace('convert_', 'to_')
-    return resolve_name(back)(state, options['origin'])
+    """Convert the state of a release that has no block; ``layer`` is not read."""
+    check('--llm', llm, choices=(None,))
+    return resolve_name(convert)(state, **options)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -110,9 +99,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = build_parser(__doc__, {'task': dict(choices=CONVERTERS)})
     task = parser.parse_args(words[:1]).task
     name = f'lm4ve.tasks.{task}.converters:{CONVERTERS[task]}'
-    flags = FLAGS[task]
-    if 'reverse' in flags:
-        convert = partial(both_ways, name)
+    if task in WITHOUT_BLOCK:
+        convert = partial(convert_without_block, name)
     else:
         convert = resolve_name(name)
     run_converter(
@@ -120,7 +108,7 @@ def main(argv: list[str] | None = None) -> None:
         f'Convert a published checkpoint ({task}).',
         convert,
         layer=LAYERS.get(task, -1),
-        **flags,
+        **FLAGS[task],
     )
 
 

@@ -4,9 +4,13 @@ They draw the weights that a state lacks: a computation on an empty state leaves
 random one of every tensor that it reads.
 """
 
+from collections import Counter
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from lm4ve.text.vocabulary import FINGERPRINT
 
 
 def random(*shape: int, scale: float = 0.3, offset: float = 0.0) -> Tensor:
@@ -64,3 +68,23 @@ def norm(state: dict[str, Tensor], name: str, x: Tensor, eps: float = 1e-5) -> T
     weight = tensor(state, f'{name}.weight', x.shape[-1], offset=1.0)
     bias = tensor(state, f'{name}.bias', x.shape[-1])
     return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
+
+
+def numbered(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return a state of equal names and shapes that holds each tensor's own number."""
+    return {
+        name: torch.full_like(value, number)
+        for number, (name, value) in enumerate(state.items())
+    }
+
+
+def sizes_by_number(state: dict[str, Tensor]) -> Counter:
+    """Count how often each number stands in a state, digests of vocabularies left out.
+
+    Of a converted :func:`numbered` state it says which tensors arrived whole.
+    """
+    sizes = Counter()
+    for name, value in state.items():
+        if not name.endswith(FINGERPRINT):
+            sizes.update(value.flatten().tolist())
+    return sizes

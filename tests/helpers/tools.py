@@ -10,7 +10,6 @@ from pathlib import Path
 from unittest.mock import patch
 
 import torch
-from torch import nn
 
 from lm4ve.commands import parse
 from tests.helpers.tasks import ROOT
@@ -83,15 +82,6 @@ def convert_here(task: str, folder: Path, content: dict, *args, **save) -> dict:
     torch.save(content, files[0], **save)
     run_tool_here('convert_checkpoint.py', task, *files, *args)
     return torch.load(files[1], weights_only=True)['state_dict']
-
-
-def convert_both_ways(task: str, source: Path, model: nn.Module, *options) -> dict:
-    """Convert a released file, load it into a model, and return it converted back."""
-    ours, back = (source.with_name(name) for name in ('ours.pth', 'back.pth'))
-    run_tool_here('convert_checkpoint.py', task, source, ours, *options)
-    model.load_state_dict(torch.load(ours, weights_only=True)['state_dict'])
-    run_tool_here('convert_checkpoint.py', task, ours, back, '--reverse')
-    return torch.load(back, weights_only=True)['state_dict']
 
 
 def run_command(*words, **options) -> subprocess.CompletedProcess:

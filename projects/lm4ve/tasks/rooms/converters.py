@@ -1,13 +1,11 @@
-"""SQA3D's released checkpoints (github.com/SilongYong/SQA3D) as models of this suite, and back.
+"""SQA3D's released checkpoints (github.com/SilongYong/SQA3D) as models of this suite.
 
-One table serves both ways. The release has convolutions of size 1 where we have Linear,
-so that their weights lose or get dimensions of 1.
+The release has convolutions of size 1 where we have Linear, so that their weights lose
+dimensions of 1.
 """
 
-import re
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor
 
 from lm4ve.convert.key_rules import Rules, rename, template_rules
@@ -100,10 +98,9 @@ def _detector() -> Iterator[tuple[str, str]]:
         )
 
 
-NAMES = list(_names())
 #: Older files call the head of poses ``lang_cls``; the release's scripts/test.py
 #: renames it.
-_RULES = template_rules([*NAMES, ('lang_cls.{i}.{p}', 'pose_head.layers.{i}.{p}')])
+_RULES = template_rules([*_names(), ('lang_cls.{i}.{p}', 'pose_head.layers.{i}.{p}')])
 _DROPPED = (
     (
         r'[sq]_feat_linear\..*',
@@ -164,64 +161,3 @@ def _is_convolution_of_size_1(name: str, tensor: Tensor) -> bool:
     if not name.endswith('.weight') or tensor.dim() <= 2:
         return False
     return tensor[0, 0].numel() == 1
-
-
-def to_sqa3d(
-    state: dict[str, Tensor], origin: str = 'The checkpoint'
-) -> dict[str, Tensor]:
-    """Convert a state of ours into the released names.
-
-    Args:
-        state (dict[str, Tensor]): The state of an :class:`SQA3D` with :class:`VoteNet`,
-            :class:`LSTMTextEncoder`, :class:`PoseHead` and MCAN's norm, without a
-            block.
-        origin (str): What messages call the file.
-
-    Returns:
-        dict[str, Tensor]: By the released names. The released code loads strictly, so
-        that what it never calls is there as well, as copies of their likes or zeros.
-
-    Raises:
-        CheckpointError: A key is unknown or missing: the model has a block or other
-            parts.
-    """
-    rules = Rules(
-        renames=template_rules((ours, theirs) for theirs, ours in NAMES),
-        dropped=[(rf'head\.{FINGERPRINT}', 'SQA3D keeps no record of its answers')],
-        required=[
-            'lang_net.lstm.weight_ih_l0',
-            'voting_net.conv3.weight',
-            'aux_reg.3.bias',
-        ],
-    )
-    released = {}
-    for name, tensor in rename(state, rules, origin).items():
-        if name.endswith('.conv.weight'):
-            tensor = tensor[..., None, None]
-        elif _CONVOLUTIONS.fullmatch(name):
-            tensor = tensor[..., None]
-        released[name] = tensor
-    _add_unused(released)
-    return released
-
-
-#: Their convolutions over one dimension.
-_CONVOLUTIONS = re.compile(
-    r'(voting_net\.conv\d|proposal_net\.proposal\.[036])\.weight'
-)
-
-
-def _add_unused(released: dict[str, Tensor]) -> None:
-    """Add what the released model has and never calls."""
-    for part in ('weight', 'bias'):
-        projection = released[f'lang_feat_linear.0.{part}']
-        released[f's_feat_linear.0.{part}'] = projection.clone()
-        released[f'q_feat_linear.0.{part}'] = projection.clone()
-    for name in list(released):
-        if name.startswith('attflat_q.'):
-            unused = name.replace('attflat_q.', 'attflat_lstm_q.')
-            released[unused] = released[name].clone()
-    width = len(released['lang_feat_linear.0.bias'])
-    for layer, rows in ((0, width), (3, 1)):
-        released[f'object_cls.{layer}.weight'] = torch.zeros(rows, width)
-        released[f'object_cls.{layer}.bias'] = torch.zeros(rows)

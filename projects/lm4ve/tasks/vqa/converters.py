@@ -1,13 +1,12 @@
-"""METER's released checkpoints (github.com/zdou0830/METER) as models of this suite, and back.
+"""METER's released checkpoints (github.com/zdou0830/METER) as models of this suite.
 
-One table serves both ways. CLIP's fused projections of queries, keys and values are
-three in ``transformers``, so they are split, or joined on the way back.
+CLIP's fused projections of queries, keys and values are three in ``transformers``, so
+they are split.
 """
 
 import re
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from lm4ve.convert.key_rules import Rules, rename, template_rules
@@ -184,55 +183,3 @@ def _read_answers(
         'Fix: the answers that it was trained with, in their order.',
     )
     return answers
-
-
-def to_meter(
-    state: dict[str, Tensor], origin: str = 'The checkpoint'
-) -> dict[str, Tensor]:
-    """Convert a state of ours into METER's names.
-
-    Args:
-        state (dict[str, Tensor]): The state of a :class:`METER` with CLIP or Swin,
-            without a block.
-        origin (str): What messages call the file.
-
-    Returns:
-        dict[str, Tensor]: By the released names. What METER never calls (the text half
-        of CLIP, a pooler of the text encoder) is not in it; METER's loading is not
-        strict.
-
-    Raises:
-        UserError: The model has a block, or a head that METER has not.
-        CheckpointError: A key is unknown or missing.
-    """
-    for part in ('neck.', 'head.contrastive.'):
-        has_part = any(name.startswith(part) for name in state)
-        require(
-            not has_part,
-            f"{origin} has '{part}', for which the released METER has no place.",
-        )
-    joined = {}
-    for name, tensor in state.items():
-        projection = _PROJECTION.fullmatch(name)
-        if projection is None:
-            joined[name] = tensor
-        elif projection['part'] == 'q':
-            before = projection['before']
-            after = projection['after']
-            parts = [state[f'{before}{part}_proj{after}'] for part in 'qkv']
-            joined[f'{before}in_proj{after}'] = torch.cat(parts)
-    table = list(TRUNK)
-    for pairs in HEADS.values():
-        table += pairs
-    rules = Rules(
-        renames=template_rules((ours, theirs) for theirs, ours in table),
-        dropped=[(rf'head\.{FINGERPRINT}', 'METER keeps no record of its answers')],
-        required=['cross_modal_text_pooler.dense.weight'],
-    )
-    return rename(joined, rules, origin)
-
-
-#: A projection of queries, keys or values in transformers' CLIP.
-_PROJECTION = re.compile(
-    r'(?P<before>.*\.self_attn\.)(?P<part>[qkv])_proj(?P<after>\..*)'
-)
