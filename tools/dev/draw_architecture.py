@@ -16,7 +16,7 @@ ROOMS = [
     ('dry_run', 'checks before a training'),
     ('cost, study, release, analysis', 'studies of any model'),
     ('tasks/<task>, tasks, tasks/base', 'data, models, metrics of a task'),
-    ('convert, text, draw, geometry, data', 'what several tasks share'),
+    ('convert, text, draw, demo_data, geometry, data', 'what several tasks share'),
     ('runner', 'config, training, checkpoints'),
     ('necks', 'mapper, block, mapper, norm'),
     ('blocks', 'layers of language models'),

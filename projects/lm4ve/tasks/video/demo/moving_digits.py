@@ -17,9 +17,9 @@ import numpy as np
 from mmengine.dist import barrier, is_main_process
 from tqdm import tqdm
 
-from lm4ve.data.digit_scans import digit_scans
 from lm4ve.data.generated import write_once
 from lm4ve.data.held_out import draw_held_out
+from lm4ve.demo_data.digits import digit_scans
 from lm4ve.errors import check
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.video.datasets.video_files import write_video

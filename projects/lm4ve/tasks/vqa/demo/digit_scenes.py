@@ -20,8 +20,8 @@ import numpy as np
 from mmengine.dist import barrier, is_main_process
 from tqdm import tqdm
 
-from lm4ve.data.digit_scans import digit_scans
 from lm4ve.data.generated import write_once
+from lm4ve.demo_data.digits import digit_scans
 from lm4ve.errors import check
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.vqa.datasets.image_text import ImageTextDataset
