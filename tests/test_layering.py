@@ -145,7 +145,7 @@ def test_the_table_of_tasks_imports_nothing_of_a_task():
 #: Registering modules lie in these, for every task, each a module or a package.
 PLACES = {
     'datasets',
-    'demo',
+    'demo',  # of medical, whose pictures are not in demo_data yet
     'loops',
     'metrics',
     'models',
