@@ -39,7 +39,7 @@ PACKAGE_DATA = (
     'analysis/page.html',
     'analysis/activations.html',
     'study/report.html',
-    'data/digits.npz',
+    'demo_data/digits.npz',
     'zoo/weights/scores.json',
 )
 

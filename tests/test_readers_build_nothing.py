@@ -118,7 +118,7 @@ OWN_FILES = {
     'runner/cfg_options.py:_bare_word': 'the command line, which the user types',
     'tasks/motion/datasets/cache.py:unpack': 'numbers of a cache, by name',
     'tasks/motion/datasets/cache.py:SceneCache._open': 'offsets of a cache, by name',
-    'tasks/vqa/demo/easy_vqa.py:EasyVQA.load_questions': 'of a package, by its hash',
+    'tasks/vqa/datasets/easy_vqa.py:EasyVQA.load_questions': 'of a package, by its hash',
     'zoo/__init__.py:all_models': 'the list of models in the package itself',
 }
 

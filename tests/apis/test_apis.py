@@ -35,7 +35,7 @@ DEMOS = dict(
 def write_inputs(task: str, folder) -> list:
     """Write three inputs that a task reads."""
     if task == 'motion':
-        from lm4ve.tasks.motion.demo.traffic_files import write_argoverse1
+        from lm4ve.tasks.motion.datasets.traffic_files import write_argoverse1
 
         write_argoverse1(folder, dict(train=3))
         return sorted((folder / 'train/data').glob('*.csv'))

@@ -16,10 +16,10 @@ pytest.importorskip('pandas')
 
 from mmcv.transforms import LoadImageFromFile
 
-from lm4ve.data.digit_scans import digit_scans
 from lm4ve.data.image_files import MAX_PIXELS, decode_pixels, find_defect, read_pixels
 from lm4ve.data.suffixes import IMAGE_SUFFIXES
 from lm4ve.data.twins import group_twins, shrink
+from lm4ve.demo_data.digits import digit_scans
 from lm4ve.errors import TooLargeError, UserError
 from lm4ve.study.pictures.data import read_data
 from lm4ve.study.pictures.reading import read_picture

@@ -19,6 +19,7 @@ ORDER = [
     'runner',
     'data',
     'geometry',
+    'demo_data',
     'draw',
     'text',
     'convert',

@@ -95,7 +95,7 @@ def pointcloud(**options):
 def scenes() -> list:
     """Two simulated scenes, through the files of Argoverse 1."""
     from lm4ve.tasks.motion import Argoverse1Reader
-    from lm4ve.tasks.motion.demo.traffic_files import write_argoverse1
+    from lm4ve.tasks.motion.datasets.traffic_files import write_argoverse1
 
     with tempfile.TemporaryDirectory() as folder:
         write_argoverse1(folder, dict(train=2))

@@ -236,9 +236,10 @@ def test_fit_and_val_are_the_training_split(name, split_seed, tmp_path, monkeypa
 
 def test_traffic_parts_share_no_simulation(tmp_path, monkeypatch):
     pytest.importorskip('pyarrow')
-    from lm4ve.tasks.motion.demo import traffic_files
+    from lm4ve.demo_data import traffic
+    from lm4ve.tasks.motion.datasets import traffic_files
 
-    monkeypatch.setattr(traffic_files, 'PER_SIMULATION', 2)
+    monkeypatch.setattr(traffic, 'PER_SIMULATION', 2)
 
     def scenes(**kwargs):
         dataset = traffic_files.TrafficDataset(

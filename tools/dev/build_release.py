@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NEEDED = [
     'py.typed',
     'tasks/image/__init__.pyi',
-    'data/digits.npz',
+    'demo_data/digits.npz',
     'analysis/page.html',
     'zoo/weights/scores.json',
     'zoo/.mim/configs/lm4ve/vit-demo_minilm_digits.py',

@@ -22,7 +22,7 @@ from lm4ve.blocks import LLMBlock
 from lm4ve.runner.checkpoint_files import read_checkpoint, select_state
 from lm4ve.tasks.motion import Argoverse1Reader, Argoverse2Reader
 from lm4ve.tasks.motion.datasets.cache import SceneCache, pack, write_cache
-from lm4ve.tasks.motion.demo.traffic_files import write_argoverse1
+from lm4ve.tasks.motion.datasets.traffic_files import write_argoverse1
 from lm4ve.tasks.pointcloud.datasets.readers import read_points
 from lm4ve.tasks.rooms.models.language import read_word_vectors
 

@@ -193,7 +193,7 @@ def read_easy_vqa(args: Any) -> Iterator[Picture]:
     They are the label. No two pictures are of one group, so that the set is split
     freely. The data set comes with its package, so ``args`` is not used.
     """
-    from lm4ve.tasks.vqa.demo.easy_vqa import locate_easy_vqa
+    from lm4ve.demo_data.easy_vqa import locate_easy_vqa
 
     for part in ('train', 'test'):
         root = locate_easy_vqa() / part

@@ -4,5 +4,5 @@
 processes of a training, ``image_files`` decodes and checks images, ``suffixes`` has their
 endings, ``twins`` finds those that show the same, ``folder_listing`` and ``labels`` read
 folders and lists, ``shards`` and ``shard_writing`` large files of many samples,
-``generated``, ``digit_scans`` and ``held_out`` serve the data that the demos make.
+``generated`` and ``held_out`` serve the data that the demos make.
 """

@@ -10,7 +10,7 @@ from lm4ve.data.shard_writing import Entry, write_shards
 from lm4ve.tasks.image.datasets.synsets import class_indices
 from lm4ve.tasks.motion.datasets.argoverse import Argoverse1Reader
 from lm4ve.tasks.motion.datasets.cache import preprocess_split
-from lm4ve.tasks.motion.demo.traffic_files import write_argoverse1
+from lm4ve.tasks.motion.datasets.traffic_files import write_argoverse1
 from tests.helpers.image import images
 from tests.helpers.medical import files as medical
 from tests.helpers.pointcloud import clouds

@@ -6,10 +6,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lm4ve.demo_data.traffic import (
+    OFFSET,
+    STEP,
+    Window,
+    build_city,
+    sideways,
+    simulate,
+)
 from lm4ve.tasks.motion.datasets.argoverse import Argoverse2Reader
-from lm4ve.tasks.motion.demo.traffic import OFFSET, Window, build_city, sideways
-from lm4ve.tasks.motion.demo.traffic_files import simulate
-from lm4ve.tasks.motion.structures import STEP
 
 #: Names of the two cities in Argoverse 2.
 CITY_NAMES = dict(PIT='pittsburgh', MIA='miami')
@@ -24,7 +29,12 @@ def write_argoverse2(root: str | Path, splits: dict[str, int]) -> None:
             'test' the futures are left out.
     """
     for split_number, (split, count) in enumerate(splits.items()):
-        scenes = simulate(split_number, count, Argoverse2Reader)
+        scenes = simulate(
+            split_number,
+            count,
+            Argoverse2Reader.history_steps,
+            Argoverse2Reader.future_steps,
+        )
         for i, window in enumerate(scenes):
             name = f'{split_number:08d}-0000-4000-8000-{i:012d}'
             folder = Path(root) / split / name

@@ -11,7 +11,7 @@ from lm4ve.tasks.motion import (
     SceneCache,
     preprocess_split,
 )
-from lm4ve.tasks.motion.demo.traffic_files import write_argoverse1
+from lm4ve.tasks.motion.datasets.traffic_files import write_argoverse1
 from lm4ve.tasks.motion.region_clusters import write_regions
 from tests.helpers import shrink
 from tests.helpers.motion.argoverse2_files import write_argoverse2

@@ -6,7 +6,7 @@ from pathlib import Path
 from mmengine.config import ConfigDict
 from transformers import AutoConfig, AutoModelForMaskedLM, CLIPConfig, CLIPModel
 
-from lm4ve.tasks.vqa.demo.easy_vqa import locate_easy_vqa
+from lm4ve.demo_data.easy_vqa import locate_easy_vqa
 from tests.helpers import shrink
 from tests.helpers.vqa import files
 from tests.helpers.vqa.tiny import IMAGE, SIZE, TEXT, write_tokenizer

@@ -3,7 +3,7 @@
 import pytest
 
 from lm4ve.tasks.motion import Argoverse1Reader, Argoverse2Reader
-from lm4ve.tasks.motion.demo.traffic_files import write_argoverse1
+from lm4ve.tasks.motion.datasets.traffic_files import write_argoverse1
 from tests.helpers.motion.argoverse2_files import write_argoverse2
 
 SPLITS = dict(train=8, val=5, test=2)

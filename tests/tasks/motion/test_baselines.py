@@ -1,11 +1,12 @@
-"""Forecasts without training, and the simulator."""
+"""Forecasts without training, and the simulator's data set."""
 
 import numpy as np
 import pytest
 
+from lm4ve.demo_data import traffic
 from lm4ve.errors import UserError
-from lm4ve.tasks.motion.demo.traffic import build_city, windows
-from lm4ve.tasks.motion.demo.traffic_files import TrafficDataset
+from lm4ve.tasks.motion import structures
+from lm4ve.tasks.motion.datasets.traffic_files import TrafficDataset
 from lm4ve.tasks.motion.models.baselines import (
     NearestNeighbor,
     constant_velocity,
@@ -43,24 +44,6 @@ def test_nearest_neighbor_of_known_scene_is_itself(scenes):
         NearestNeighbor(scenes[:2], k=6)
 
 
-def test_traffic_keeps_to_lanes_and_repeats_by_seed():
-    first = windows('PIT', 5, 4, 50, 20)
-    again = windows('PIT', 5, 4, 50, 20)
-    for window, same in zip(first, again, strict=True):
-        np.testing.assert_array_equal(window.tracks, same.tracks)
-    (other,) = windows('PIT', 6, 1, 50, 20)
-    assert not np.array_equal(other.tracks, first[0].tracks)
-
-    points = np.concatenate([lane.line for lane in build_city('PIT')])
-    for window in first:
-        observed = window.tracks[window.valid][:, :2]
-        nearest = np.linalg.norm(observed[:, None] - points, axis=-1).min(1)
-        assert nearest.max() < 6.0  # half the distance of two points, and noise
-        assert window.valid[window.focal, 10:].all()
-        assert window.valid[window.sensor].all()
-    assert not all(window.valid.all() for window in first)
-
-
 def test_simulated_data_is_made_once(tmp_path):
     fields = dict(root=str(tmp_path / 'd'), counts=dict(train=3, val=2))
     first = TrafficDataset('val', **fields)
@@ -69,3 +52,8 @@ def test_simulated_data_is_made_once(tmp_path):
     assert (tmp_path / 'd/val.cache').stat().st_mtime_ns == time
     with pytest.raises(UserError, match='does not hold these'):
         TrafficDataset('val', **dict(fields, counts=dict(train=4, val=2)))
+
+
+def test_the_simulator_steps_as_argoverse_does():
+    assert traffic.STEP == structures.STEP
+    assert traffic.LANE_POINTS == structures.LANE_POINTS

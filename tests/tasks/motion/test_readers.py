@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lm4ve.demo_data.traffic import build_city
 from lm4ve.errors import UserError
 from lm4ve.files import sole_use
+from lm4ve.geometry.plane import resample
 from lm4ve.tasks.motion import (
     Argoverse1Reader,
     Argoverse2Reader,
@@ -20,8 +22,7 @@ from lm4ve.tasks.motion import (
 )
 from lm4ve.tasks.motion.datasets.argoverse import read_city_map, read_map
 from lm4ve.tasks.motion.datasets.cache import preprocess_split
-from lm4ve.tasks.motion.demo.traffic import build_city
-from lm4ve.tasks.motion.structures import SceneError, heading_of, resample
+from lm4ve.tasks.motion.structures import SceneError, heading_of
 from lm4ve.tasks.motion.transforms.scenes import FlipScene, VectorizeScene
 
 
@@ -110,7 +111,7 @@ def test_heading_is_direction_of_travel(direction):
 
 
 def test_standing_agent_has_heading_of_its_lane():
-    lane = resample(np.array([[0.0, 0.0], [0.0, -30.0]]))[None]
+    lane = resample(np.array([[0.0, 0.0], [0.0, -30.0]]), 10)[None]
     still = np.zeros((20, 2)) + [0.5, -9.0]
     assert heading_of(still, np.ones(20, bool), lane) == pytest.approx(-np.pi / 2)
     assert heading_of(still, np.ones(20, bool), lane[:0]) == 0

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from lm4ve.demo_data import rooms as r
 from lm4ve.errors import UserError
 from lm4ve.registry import DATASETS
-from lm4ve.tasks.rooms.demo import rooms as r
+from lm4ve.tasks.rooms.datasets import rooms
 
 SMALL = dict(train=6, val=2, test=8)
 STEPS = [dict(type='lm4ve.LoadScene'), dict(type='lm4ve.PackScene')]
@@ -17,7 +18,7 @@ STEPS = [dict(type='lm4ve.LoadScene'), dict(type='lm4ve.PackScene')]
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    return r.write_rooms(tmp_path_factory.mktemp('data') / 'rooms', SMALL)
+    return rooms.write_rooms(tmp_path_factory.mktemp('data') / 'rooms', SMALL)
 
 
 def read(folder, split='test', **options):
@@ -97,7 +98,7 @@ def test_every_answer_follows_from_points_and_pose(folder):
 
 
 def test_splits_share_no_room_and_more_begin_alike(folder, tmp_path):
-    more = r.write_rooms(tmp_path / 'rooms', dict(train=7))
+    more = rooms.write_rooms(tmp_path / 'rooms', dict(train=7))
     name = 'scannet_data/scene0003_00_vert.npy'
     assert (folder / name).read_bytes() == (more / name).read_bytes()
     all_scenes = set()
@@ -108,4 +109,4 @@ def test_splits_share_no_room_and_more_begin_alike(folder, tmp_path):
         all_scenes |= scenes
     assert len(all_scenes) == sum(SMALL.values())
     with pytest.raises(UserError):
-        r.write_rooms(folder, dict(SMALL, test=9))
+        rooms.write_rooms(folder, dict(SMALL, test=9))

@@ -15,8 +15,8 @@ from torchvision import transforms
 
 from lm4ve.errors import UserError
 from lm4ve.tasks import vqa
+from lm4ve.tasks.vqa.datasets.easy_vqa import EasyVQA
 from lm4ve.tasks.vqa.datasets.vqa import draw_questions, group_by_image
-from lm4ve.tasks.vqa.demo.easy_vqa import EasyVQA
 from tests.helpers.hostile import edit
 from tests.helpers.tasks import CONFIGS
 from tests.helpers.vqa import files, released

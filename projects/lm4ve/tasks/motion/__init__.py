@@ -13,7 +13,7 @@ TASK = Task(
     ),
     registers={
         'datasets.cache': ('MotionDataset',),
-        'demo.traffic_files': ('TrafficDataset',),
+        'datasets.traffic_files': ('TrafficDataset',),
         'metrics': ('MotionMetric',),
         'models.forecaster': ('MotionForecaster',),
         'models.mmtransformer': ('MMTransformer', 'ProposalDecoder'),

@@ -4,7 +4,7 @@ from lm4ve.tasks.motion.datasets.argoverse import Argoverse2Reader as Argoverse2
 from lm4ve.tasks.motion.datasets.cache import MotionDataset as MotionDataset
 from lm4ve.tasks.motion.datasets.cache import SceneCache as SceneCache
 from lm4ve.tasks.motion.datasets.cache import preprocess_split as preprocess_split
-from lm4ve.tasks.motion.demo.traffic_files import TrafficDataset as TrafficDataset
+from lm4ve.tasks.motion.datasets.traffic_files import TrafficDataset as TrafficDataset
 from lm4ve.tasks.motion.metrics import MotionMetric as MotionMetric
 from lm4ve.tasks.motion.metrics import forecast_metrics as forecast_metrics
 from lm4ve.tasks.motion.models.forecaster import MotionForecaster as MotionForecaster

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from lm4ve.errors import UserError
+from lm4ve.geometry.plane import rotation
 
 #: Seconds between two steps of both Argoverse sets.
 STEP = 0.1
@@ -124,13 +125,6 @@ class Scene:
         return points @ rotation(self.heading).T + self.origin
 
 
-def rotation(angle: float) -> np.ndarray:
-    """Return the matrix that turns column vectors by ``angle``, ``[2, 2]``."""
-    cosine = np.cos(angle)
-    sine = np.sin(angle)
-    return np.array([[cosine, -sine], [sine, cosine]])
-
-
 def heading_of(history: np.ndarray, valid: np.ndarray, lanes: np.ndarray) -> float:
     """Estimate the direction in which an agent moves at the end of its history, radians.
 
@@ -180,19 +174,3 @@ def _nearest_lane_heading(point: np.ndarray, lanes: np.ndarray) -> float:
     distances[np.linalg.norm(segments, axis=-1) < 1e-6] = np.inf
     lane, segment = np.unravel_index(distances.argmin(), distances.shape)
     return direction_of(segments[lane, segment])
-
-
-def resample(line: np.ndarray, count: int = LANE_POINTS) -> np.ndarray:
-    """Space points equally by arc length, ends included: ``[n, D] -> [count, D]``.
-
-    A line of one point, or of no length, is repeated.
-    """
-    line = np.asarray(line, dtype=np.float64)
-    lengths = np.linalg.norm(np.diff(line, axis=0), axis=-1)
-    arc_lengths = np.concatenate([[0.0], np.cumsum(lengths)])
-    moves = np.concatenate([[True], lengths > 0])
-    line = line[moves]
-    arc_lengths = arc_lengths[moves]
-    wanted = np.linspace(0, arc_lengths[-1], count)
-    columns = [np.interp(wanted, arc_lengths, column) for column in line.T]
-    return np.stack(columns, axis=-1)

@@ -11,7 +11,7 @@ TASK = Task(
     registers={
         'datasets.mesh_collections': ('ModelNet40', 'ShapeNet'),
         'datasets.point_clouds': ('PointCloudFolder', 'ScanObjectNN'),
-        'demo.primitives': ('PrimitivesDataset',),
+        'datasets.primitives': ('PrimitivesDataset',),
         'metrics': ('PointCloudAccuracy', 'PointCloudVote'),
         'models.classifier': (
             'PointCloudClassifier',

@@ -8,7 +8,7 @@ from lm4ve.tasks.pointcloud.datasets.point_clouds import (
     PointCloudFolder as PointCloudFolder,
 )
 from lm4ve.tasks.pointcloud.datasets.point_clouds import ScanObjectNN as ScanObjectNN
-from lm4ve.tasks.pointcloud.demo.primitives import (
+from lm4ve.tasks.pointcloud.datasets.primitives import (
     PrimitivesDataset as PrimitivesDataset,
 )
 from lm4ve.tasks.pointcloud.metrics import PointCloudAccuracy as PointCloudAccuracy

@@ -12,6 +12,7 @@ from mmcv.transforms import BaseTransform, Compose
 from scipy.spatial.transform import Rotation
 
 from lm4ve.errors import check, require
+from lm4ve.geometry.rotations import random_rotation
 from lm4ve.registry import TRANSFORMS
 from lm4ve.tasks.pointcloud.structures import PointCloudDataSample
 
@@ -160,17 +161,6 @@ class RandomScaleTranslate(BaseTransform):
         shift = np.random.uniform(-self.shift, self.shift, size=3)
         results['points'] = (results['points'] * scale + shift).astype(np.float32)
         return results
-
-
-def random_rotation(rng=np.random) -> np.ndarray:
-    """Draw a rotation matrix ``[3, 3]`` from the uniform distribution over SO(3).
-
-    The unit quaternion of four Gaussian numbers (Shoemake, Graphics Gems III, 1992), as
-    SciPy's ``Rotation.random`` draws it, but with the scalar first: the shapes of the
-    demo were made so.
-    """
-    w, x, y, z = rng.normal(size=4)
-    return Rotation.from_quat([x, y, z, w]).as_matrix()
 
 
 @TRANSFORMS.register_module()

@@ -9,8 +9,8 @@ TASK = Task(
     extra='rooms',
     models=('lm4ve.tasks.rooms.models.model.SQA3D',),
     registers={
+        'datasets.rooms': ('Rooms',),
         'datasets.sqa3d': ('SQA3DDataset',),
-        'demo.rooms': ('Rooms',),
         'metrics': ('SQA3DAccuracy',),
         'models.fusion': ('GuidedFusion',),
         'models.heads': ('PoseHead', 'SceneAnswerHead'),

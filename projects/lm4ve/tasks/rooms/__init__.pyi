@@ -1,6 +1,6 @@
 from lm4ve.tasks.base.task import Task as Task
+from lm4ve.tasks.rooms.datasets.rooms import Rooms as Rooms
 from lm4ve.tasks.rooms.datasets.sqa3d import SQA3DDataset as SQA3DDataset
-from lm4ve.tasks.rooms.demo.rooms import Rooms as Rooms
 from lm4ve.tasks.rooms.inference import RoomInferencer as RoomInferencer
 from lm4ve.tasks.rooms.metrics import SQA3DAccuracy as SQA3DAccuracy
 from lm4ve.tasks.rooms.models.fusion import GuidedFusion as GuidedFusion

@@ -9,9 +9,9 @@ TASK = Task(
     extra='video',
     models=('mmaction.models.recognizers.base.BaseRecognizer',),
     registers={
+        'datasets.moving_digits': ('MovingDigitsDataset',),
         'datasets.shards': ('RepeatAugVideoShards', 'VideoShards'),
         'datasets.video_lists': ('CheckedRepeatAugDataset', 'CheckedVideoDataset'),
-        'demo.moving_digits': ('MovingDigitsDataset',),
         'models.backbones': ('RawSwinTransformer3D',),
         'models.blending': ('ReversedCutmix', 'ReversedMixup'),
         'models.recognizer': ('Recognizer2D',),

@@ -1,4 +1,7 @@
 from lm4ve.tasks.base.task import Task as Task
+from lm4ve.tasks.video.datasets.moving_digits import (
+    MovingDigitsDataset as MovingDigitsDataset,
+)
 from lm4ve.tasks.video.datasets.shards import (
     RepeatAugVideoShards as RepeatAugVideoShards,
 )
@@ -8,9 +11,6 @@ from lm4ve.tasks.video.datasets.video_lists import (
 )
 from lm4ve.tasks.video.datasets.video_lists import (
     CheckedVideoDataset as CheckedVideoDataset,
-)
-from lm4ve.tasks.video.demo.moving_digits import (
-    MovingDigitsDataset as MovingDigitsDataset,
 )
 from lm4ve.tasks.video.models.backbones import (
     RawSwinTransformer3D as RawSwinTransformer3D,

@@ -10,10 +10,10 @@ TASK = Task(
     extra='vqa',
     models=('lm4ve.tasks.vqa.models.meter.METER',),
     registers={
+        'datasets.digit_scenes': ('DigitScenes', 'DigitScenesVQA'),
+        'datasets.easy_vqa': ('EasyVQA',),
         'datasets.retrieval': ('CaptionFiles', 'KarpathyRetrieval'),
         'datasets.vqa': ('AskFirstHook', 'VQAFiles', 'VQAv2', 'VisualGenomeQA'),
-        'demo.digit_scenes': ('DigitScenes', 'DigitScenesVQA'),
-        'demo.easy_vqa': ('BlankImage', 'EasyVQA'),
         'loops': ('RetrievalTestLoop', 'RetrievalValLoop'),
         'metrics': ('RetrievalRecall', 'VQAAccuracy'),
         'models.encoders': (
@@ -27,7 +27,12 @@ TASK = Task(
         'models.meter': ('METER',),
         'models.preprocessor': ('VisionLanguagePreprocessor',),
         'optim': ('METEROptimWrapperConstructor',),
-        'transforms': ('PackVisionLanguage', 'SolarizeAdd', 'TranslateByPixels'),
+        'transforms': (
+            'BlankImage',
+            'PackVisionLanguage',
+            'SolarizeAdd',
+            'TranslateByPixels',
+        ),
         'visualization': (
             'VisionLanguageVisualizationHook',
             'VisionLanguageVisualizer',

@@ -1,4 +1,7 @@
 from lm4ve.tasks.base.task import Task as Task
+from lm4ve.tasks.vqa.datasets.digit_scenes import DigitScenes as DigitScenes
+from lm4ve.tasks.vqa.datasets.digit_scenes import DigitScenesVQA as DigitScenesVQA
+from lm4ve.tasks.vqa.datasets.easy_vqa import EasyVQA as EasyVQA
 from lm4ve.tasks.vqa.datasets.image_text import ImageTextDataset as ImageTextDataset
 from lm4ve.tasks.vqa.datasets.retrieval import CaptionDataset as CaptionDataset
 from lm4ve.tasks.vqa.datasets.retrieval import CaptionFiles as CaptionFiles
@@ -8,10 +11,6 @@ from lm4ve.tasks.vqa.datasets.vqa import VisualGenomeQA as VisualGenomeQA
 from lm4ve.tasks.vqa.datasets.vqa import VQADataset as VQADataset
 from lm4ve.tasks.vqa.datasets.vqa import VQAFiles as VQAFiles
 from lm4ve.tasks.vqa.datasets.vqa import VQAv2 as VQAv2
-from lm4ve.tasks.vqa.demo.digit_scenes import DigitScenes as DigitScenes
-from lm4ve.tasks.vqa.demo.digit_scenes import DigitScenesVQA as DigitScenesVQA
-from lm4ve.tasks.vqa.demo.easy_vqa import BlankImage as BlankImage
-from lm4ve.tasks.vqa.demo.easy_vqa import EasyVQA as EasyVQA
 from lm4ve.tasks.vqa.inference import RetrievalInferencer as RetrievalInferencer
 from lm4ve.tasks.vqa.inference import VQAInferencer as VQAInferencer
 from lm4ve.tasks.vqa.loops import RetrievalTestLoop as RetrievalTestLoop
@@ -39,6 +38,7 @@ from lm4ve.tasks.vqa.models.preprocessor import (
 from lm4ve.tasks.vqa.optim import (
     METEROptimWrapperConstructor as METEROptimWrapperConstructor,
 )
+from lm4ve.tasks.vqa.transforms import BlankImage as BlankImage
 from lm4ve.tasks.vqa.transforms import PackVisionLanguage as PackVisionLanguage
 from lm4ve.tasks.vqa.transforms import SolarizeAdd as SolarizeAdd
 from lm4ve.tasks.vqa.transforms import TranslateByPixels as TranslateByPixels

@@ -1,4 +1,4 @@
-"""The last step of a pipeline: an image and its texts, as the model takes them."""
+"""Steps of a pipeline; the last one packs an image and its texts, as the model takes them."""
 
 from collections.abc import Sequence
 
@@ -68,6 +68,22 @@ class TranslateByPixels(Translate):
             border_value=self.pad_val,
             interpolation=self.interpolation,
         )
+        return results
+
+
+@TRANSFORMS.register_module()
+class BlankImage(BaseTransform):
+    """Replace the pixels by one gray, for controls that see the texts only.
+
+    Args:
+        level (int): The gray, 0 to 255.
+    """
+
+    def __init__(self, level: int = 127) -> None:
+        self.level = level
+
+    def transform(self, results: dict) -> dict:
+        results['img'] = np.full_like(results['img'], self.level)
         return results
 
 

@@ -19,6 +19,7 @@ import pandas as pd
 from pyarrow import parquet
 
 from lm4ve.errors import UserError, brief
+from lm4ve.geometry.plane import resample
 from lm4ve.tasks.motion.structures import (
     DETAILED_LANE_POINTS,
     HEADING_METERS,
@@ -27,7 +28,6 @@ from lm4ve.tasks.motion.structures import (
     AgentMotion,
     Scene,
     SceneError,
-    resample,
 )
 
 #: ``lanes`` and ``lane_attributes`` of a city or around one scene, as in
@@ -244,7 +244,7 @@ def _ten_points(line: np.ndarray) -> np.ndarray:
     mmTransformer's map.
     """
     if len(line) > LANE_POINTS:
-        return resample(line)
+        return resample(line, LANE_POINTS)
     return np.pad(line, ((0, LANE_POINTS - len(line)), (0, 0)), mode='edge')
 
 

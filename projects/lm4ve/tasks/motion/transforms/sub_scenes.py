@@ -14,8 +14,9 @@ import numpy as np
 import torch
 
 from lm4ve.errors import UserError, check, require
+from lm4ve.geometry.plane import rotation
 from lm4ve.registry import FUNCTIONS, TRANSFORMS
-from lm4ve.tasks.motion.structures import STATIC, STEP, AgentMotion, Scene, rotation
+from lm4ve.tasks.motion.structures import STATIC, STEP, AgentMotion, Scene
 from lm4ve.tasks.motion.transforms.scenes import fill_gaps, pad_arrays
 
 #: Agents farther than this from every lane are left out, meters.

@@ -1,32 +1,20 @@
 """Scenes of handwritten digits on a grid, with captions and questions.
 
-For seeing retrieval and question answering train without a download. The digits are
-scikit-learn's scans, and no scan of a held-out scene occurs in training. Captions say
-how digits lie to each other ("a 7 left of a 3"), so that knowing which digits a scene
-has is not enough to tell it from all others.
+For seeing retrieval and question answering train. The digits are scikit-learn's scans,
+and no scan of a held-out scene occurs in training. Captions say how digits lie to each
+other ("a 7 left of a 3"), so that knowing which digits a scene has is not enough to tell
+it from all others.
 """
 
 import itertools
-import json
-import os.path as osp
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
-from mmengine.dist import barrier, is_main_process
-from tqdm import tqdm
 
-from lm4ve.data.digit_scans import digit_scans
-from lm4ve.data.generated import write_once
-from lm4ve.errors import check
-from lm4ve.registry import DATASETS
-from lm4ve.tasks.vqa.datasets.image_text import ImageTextDataset
-from lm4ve.tasks.vqa.datasets.retrieval import CaptionFiles
-from lm4ve.tasks.vqa.datasets.vqa import VQAFiles
+from lm4ve.demo_data.digits import digit_scans
 
 #: Cells a side of the grid.
 GRID = 3
@@ -242,131 +230,20 @@ def draw(
     return np.rint(picture).clip(0, 255).astype(np.uint8)
 
 
-def write_split(folder: Path, split: str, counts: dict[str, int]) -> None:
-    """Write the pictures, captions and questions of a split, drawn with its scans only.
+def pictures(split: str, count: int, train: int) -> Iterator[tuple[Scene, np.ndarray]]:
+    """Generate a split, each scene with a picture of it, drawn with this split's scans only.
 
     Args:
-        folder (Path): Where ``<split>/*.png`` and
-            ``<split>_{captions,questions,scenes}.jsonl`` appear.
         split (str): 'train', 'val' or 'test'.
-        counts (dict[str, int]): Scenes of each split.
+        count (int): How many scenes.
+        train (int): How many scenes the training split has, see :func:`scenes`.
+
+    Yields:
+        tuple[Scene, np.ndarray]: The same ones each time, the picture as of
+        :func:`draw`.
     """
-    (folder / split).mkdir()
     images, labels = digit_scans()[split]
     scans = {digit: images[labels == digit] for digit in range(10)}
     rng = np.random.default_rng((_SEEDS[split], 2))
-    count = counts[split]
-    made = scenes(split, count, counts.get('train', 0))
-    progress = tqdm(made, f'drawing scenes to {split}', count, disable=None)
-    captions = []
-    questions = []
-    digits = []
-    for number, scene in enumerate(progress):
-        name = f'{split}/{number:04d}.png'
-        cv2.imwrite(str(folder / name), draw(scene.digits, scans, rng))
-        captions.append(dict(image=name, captions=scene.captions))
-        for question in scene.questions:
-            questions.append(dict(image=name) | question)
-        digits.append(dict(image=name, digits=scene.digits.tolist()))
-    if count == 0:
-        return
-    _write_lines(folder / f'{split}_captions.jsonl', captions)
-    _write_lines(folder / f'{split}_questions.jsonl', questions)
-    _write_lines(folder / f'{split}_scenes.jsonl', digits)
-
-
-def _write_lines(path: Path, rows: list[dict]) -> None:
-    lines = [json.dumps(row) + '\n' for row in rows]
-    path.write_text(''.join(lines), encoding='utf-8')
-
-
-def write_digit_scenes(folder: str | Path, counts: dict[str, int] = SCENES) -> Path:
-    """Write the data set.
-
-    ``<split>/*.png``, and as JSON lines ``<split>_captions.jsonl`` and
-    ``<split>_questions.jsonl``, as :class:`CaptionFiles` and :class:`VQAFiles` read
-    them; ``<split>_scenes.jsonl`` has the digit of each cell.
-
-    A folder that holds it already is left as it is. It appears as a whole, so that
-    nobody else sees half of it.
-
-    Args:
-        folder (str | Path): Where to.
-        counts (dict[str, int]): Scenes of each split.
-
-    Returns:
-        Path: ``folder``.
-
-    Raises:
-        UserError: The folder holds something else.
-    """
-    recipe = dict(
-        version=1,
-        scenes=dict(counts),
-        grid=GRID,
-        cell=CELL,
-        digits=DIGITS,
-        sides=SIDES,
-        jitter=JITTER,
-        ink=INK,
-        captions=CAPTIONS,
-        facts=FACTS,
-        questions=QUESTIONS,
-    )
-
-    def write(empty_folder: Path) -> None:
-        for split in counts:
-            write_split(empty_folder, split, counts)
-
-    return write_once(folder, recipe, 'digit scenes', write)
-
-
-class _Written(ImageTextDataset):
-    """Writes the scenes before they are read.
-
-    Args:
-        split (str): 'train', 'val' or 'test'.
-        data_root (str): Where they are; they are written there if they are not
-            (seconds).
-        scenes (dict[str, int]): Scenes of each split.
-        **kwargs: Passed on. ``test_mode`` is on unless the split is 'train'.
-
-    Raises:
-        UserError: There is no such split, or ``data_root`` holds something else.
-    """
-
-    _kind = ''
-    makes_files = True
-
-    def __init__(
-        self,
-        split: str = 'train',
-        data_root: str = 'data/digit-scenes',
-        scenes: dict[str, int] = SCENES,
-        **kwargs: Any,
-    ) -> None:
-        check('dataset.split', split, choices=tuple(SCENES))
-        if is_main_process():
-            write_digit_scenes(data_root, scenes)
-        barrier()
-        kwargs.setdefault('test_mode', split != 'train')
-        ann_file = osp.join(data_root, f'{split}_{self._kind}.jsonl')
-        super().__init__(
-            ann_file=ann_file, data_prefix=dict(img_path=data_root), **kwargs
-        )
-
-
-@DATASETS.register_module()
-class DigitScenes(_Written, CaptionFiles):
-    """Captions of the scenes."""
-
-    __doc__ += (_Written.__doc__ or '').partition('\n')[2]
-    _kind = 'captions'
-
-
-@DATASETS.register_module()
-class DigitScenesVQA(_Written, VQAFiles):
-    """Questions about the scenes: yes or no, how many, and which digit lies where."""
-
-    __doc__ += (_Written.__doc__ or '').partition('\n')[2]
-    _kind = 'questions'
+    for scene in scenes(split, count, train):
+        yield scene, draw(scene.digits, scans, rng)

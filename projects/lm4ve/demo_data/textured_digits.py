@@ -8,13 +8,12 @@ the background, they are a task to find. Nothing is downloaded.
 
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
-from lm4ve.errors import UserError, check
-from lm4ve.registry import DATASETS
-from lm4ve.tasks.image.demo.digits import DigitsDataset
+from lm4ve.errors import UserError
 
 #: Photographs and photographed textures of scikit-image, none in two parts. Left out:
 #: those with writing, drawings, and pictures that are mostly empty.
@@ -47,79 +46,47 @@ INK = 0.5
 _CODES = dict(train=0, fit=1, val=2, test=3)
 
 
-@DATASETS.register_module()
-class TexturedDigits(DigitsDataset):
-    """scikit-learn's digits on crops of scikit-image's photographs.
+class Picture(NamedTuple):
+    """A digit on a photograph.
 
-    Splits are those of :class:`DigitsDataset`; digits *and* photographs of 'fit',
-    'val' and 'test' are disjoint ('train' is 'fit' and 'val').
-
-    Args:
-        split (str): 'train' (1,257 digits), 'fit', 'val' or 'test' (540).
-        variants (int): Pictures of each digit. A picture is determined by split,
-            digit, variant and seed: with many variants, no two views in training
-            are alike, on any number of workers and after a resume.
-        max_angle (float): Digits are turned by up to so many degrees.
-        seed (int): Another one gives other places, sizes and backgrounds.
-        **kwargs: Passed to :class:`mmengine.dataset.BaseDataset`.
-
-    Raises:
-        UserError: ``variants`` is not positive, or a photograph is not in the
-            installed scikit-image.
-
-    Each sample gives the pipeline ``img`` (uint8 ``[32, 32, 3]``, BGR as mmcv reads
-    files), ``gt_label``, ``gt_mask`` (uint8 ``[32, 32]``, 1 on the strokes) and
-    ``photograph`` (the file's name). Pipelines do not turn or shift ``gt_mask``.
+    Attributes:
+        img (np.ndarray): uint8 ``[SIZE, SIZE, 3]``, BGR.
+        mask (np.ndarray): uint8 ``[SIZE, SIZE]``, 1 on the strokes.
+        photograph (str): The photograph's file name.
     """
 
-    def __init__(
-        self,
-        split: str = 'train',
-        variants: int = 1,
-        max_angle: float = 0.0,
-        seed: int = 0,
-        **kwargs,
-    ) -> None:
-        check('dataset.variants', variants, least=1)
-        self.variants = variants
-        self.max_angle = max_angle
-        self.seed = seed
-        super().__init__(split=split, **kwargs)
+    img: np.ndarray
+    mask: np.ndarray
+    photograph: str
 
-    def load_data_list(self) -> list:
-        """Keep the scans of the split, and return an entry for each picture to draw of them.
 
-        A digit is drawn in several variants, each at another place on another photograph:
-        first all digits in variant 0, then all in variant 1, and so on. An entry has the
-        number of the digit's scan, its class and the variant.
-        """
-        digits = super().load_data_list()
-        # Each float32 [8, 8], 0 (paper) to 1 (ink); the three channels are equal.
-        self._inks = [digit['img'][..., 0].astype(np.float32) / 255 for digit in digits]
-        data_list = []
-        for variant in range(self.variants):
-            for number, digit in enumerate(digits):
-                info = dict(digit=number, gt_label=digit['gt_label'], variant=variant)
-                data_list.append(info)
-        return data_list
+def draw_picture(
+    ink: np.ndarray,
+    split: str,
+    digit: int,
+    variant: int,
+    seed: int = 0,
+    max_angle: float = 0.0,
+) -> Picture:
+    """Draw a digit on a photograph of a split, the same picture each time.
 
-    def get_data_info(self, idx: int) -> dict:
-        """Return entry ``idx`` with its picture and mask, the same ones each time."""
-        info = super().get_data_info(idx)
-        seeds = self.seed, _CODES[self.split], info['digit'], info['variant']
-        rng = np.random.default_rng(seeds)
-        photographs = PHOTOGRAPHS[self.split]
-        name = photographs[rng.integers(len(photographs))]
-        background = crop(_photograph(name), rng)
-        img, mask = paste(self._inks[info['digit']], background, rng, self.max_angle)
-        return dict(
-            info,
-            img=img,
-            gt_mask=mask,
-            photograph=name,
-            img_shape=(SIZE, SIZE),
-            ori_shape=(SIZE, SIZE),
-        )
+    Args:
+        ink (np.ndarray): float32 ``[8, 8]``, 0 (paper) to 1.
+        split (str): A key of :data:`PHOTOGRAPHS`.
+        digit (int): The number of the digit in its split.
+        variant (int): Which of this digit's pictures.
+        seed (int): Another one gives another place, size and background.
+        max_angle (float): Largest turn in degrees.
+
+    Raises:
+        UserError: The photograph is not in the installed scikit-image.
+    """
+    rng = np.random.default_rng((seed, _CODES[split], digit, variant))
+    photographs = PHOTOGRAPHS[split]
+    name = photographs[rng.integers(len(photographs))]
+    background = crop(_photograph(name), rng)
+    img, mask = paste(ink, background, rng, max_angle)
+    return Picture(img, mask, name)
 
 
 def crop(photograph: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -4,17 +4,12 @@
 enough to train a small ViT on a CPU in a minute, without a download.
 """
 
-from collections.abc import Mapping
-
 import numpy as np
 from mmengine.dataset import BaseDataset
 
-from lm4ve.data.digit_scans import DIGITS
-from lm4ve.data.held_out import draw_held_out
+from lm4ve.demo_data.digits import SPLITS, digit_pictures
 from lm4ve.errors import check
 from lm4ve.registry import DATASETS
-
-SPLITS = ('train', 'fit', 'val', 'test')
 
 
 @DATASETS.register_module()
@@ -45,24 +40,14 @@ class DigitsDataset(BaseDataset):
 
     def load_data_list(self) -> list:
         """Return picture and label of each digit of the split."""
-        digits = np.load(DIGITS)
-        pixels = np.rint(digits['images'] * (255 / 16)).astype(np.uint8)
-        labels = digits['labels']
+        pictures, labels = digit_pictures(self.split, self.split_seed)
         data_list = []
-        for index in self._choose(digits):
+        for picture, label in zip(pictures, labels.tolist(), strict=True):
             info = dict(
-                img=np.repeat(pixels[index][..., None], 3, axis=-1),
-                gt_label=int(labels[index]),
+                img=np.repeat(picture[..., None], 3, axis=-1),
+                gt_label=label,
                 img_shape=(8, 8),
                 ori_shape=(8, 8),
             )
             data_list.append(info)
         return data_list
-
-    def _choose(self, digits: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Return the indices of the split's digits."""
-        if self.split not in ('fit', 'val') or self.split_seed is None:
-            return digits[self.split]
-        train = digits['train']
-        is_val = draw_held_out(digits['labels'][train], self.split_seed)
-        return train[is_val == (self.split == 'val')]

@@ -11,9 +11,14 @@ import math
 from dataclasses import dataclass, field
 
 import numpy as np
+from tqdm import tqdm
 
-from lm4ve.tasks.motion.structures import LANE_POINTS, STEP, resample, rotation
+from lm4ve.geometry.plane import resample, rotation
 
+#: Seconds between two steps, as in both Argoverse sets.
+STEP = 0.1
+#: Points of a lane's line.
+LANE_POINTS = 10
 #: City -> the seed of its streets, and its corner in meters.
 CITIES = dict(PIT=(11, (1500.0, 200.0)), MIA=(12, (300.0, 2400.0)))
 #: Intersections along each side of a city, and meters between them.
@@ -45,6 +50,8 @@ GREEN = 12.0
 VEHICLES = 60
 #: How far ahead drivers look, meters.
 SIGHT = 60.0
+#: Scenes cut out of one simulation.
+PER_SIMULATION = 160
 #: Steps between the starts of windows.
 STRIDE = 15
 #: Focal agents of a window.
@@ -193,7 +200,7 @@ def _connect(lanes: list[Lane], i: int, j: int) -> None:
     reach = np.linalg.norm(end - start) * 0.4
     near_start = start + reach * ahead_at_start
     near_end = end - reach * ahead_at_end
-    line = resample(_bezier(start, near_start, near_end, end))
+    line = resample(_bezier(start, near_start, near_end, end), LANE_POINTS)
     angle = _angle_between(ahead_at_start, ahead_at_end)
     length = np.linalg.norm(np.diff(line, axis=0), axis=-1).sum()
     curvature = abs(angle) / length
@@ -396,6 +403,30 @@ def idm(speed: float, wanted: float, gap: float, closing: float) -> float:
     on_free_road = ACCELERATION * (1 - (speed / max(wanted, 0.1)) ** 4)
     behind_car = ACCELERATION * (wish / max(gap, 0.3)) ** 2
     return float(np.clip(on_free_road - behind_car, -7.0, ACCELERATION))
+
+
+def simulate(
+    split_seed: int, count: int, history_steps: int, future_steps: int
+) -> list[Window]:
+    """Simulate the scenes of a split, alternating between the cities.
+
+    Args:
+        split_seed (int): Another one gives other traffic in the same cities.
+        count (int): How many scenes.
+        history_steps, future_steps (int): Steps of a scene that are observed, and that
+            are to be forecast.
+    """
+    steps = history_steps + future_steps
+    cities = sorted(CITIES)
+    parts = range(0, count, PER_SIMULATION)
+    progress = tqdm(parts, f'simulating {count:,} scenes, in parts', disable=None)
+    found: list[Window] = []
+    for number, done in enumerate(progress):
+        city = cities[number % len(cities)]
+        seed = 1000 * split_seed + number
+        in_part = min(PER_SIMULATION, count - done)
+        found += windows(city, seed, in_part, steps, history_steps)
+    return found
 
 
 def windows(city: str, seed: int, count: int, steps: int, history: int) -> list[Window]:

@@ -12,41 +12,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from mmengine.dist import barrier, is_main_process
-from tqdm import tqdm
 
 from lm4ve.data.generated import write_once
+from lm4ve.demo_data import traffic
+from lm4ve.demo_data.traffic import CITIES, Window, build_city, simulate
 from lm4ve.errors import check, require
 from lm4ve.files import sole_use, write_csv
 from lm4ve.registry import DATASETS
 from lm4ve.tasks.motion.datasets.argoverse import (
     TAGS,
     Argoverse1Reader,
-    ArgoverseReader,
     city_map_file,
 )
 from lm4ve.tasks.motion.datasets.cache import MotionDataset, preprocess_split
-from lm4ve.tasks.motion.demo.traffic import CITIES, Window, build_city, windows
-from lm4ve.tasks.motion.structures import STEP
 
-#: Scenes cut out of one simulation.
-PER_SIMULATION = 160
 #: Share of a split's simulations that are held out for tuning.
 VAL_SHARE = 0.2
-
-
-def simulate(split_seed: int, count: int, kind: type[ArgoverseReader]) -> list[Window]:
-    """Simulate the scenes of a split with the steps of a reader, alternating between the cities."""
-    steps = kind.history_steps + kind.future_steps
-    cities = sorted(CITIES)
-    parts = range(0, count, PER_SIMULATION)
-    progress = tqdm(parts, f'simulating {count:,} scenes, in parts', disable=None)
-    found: list[Window] = []
-    for number, done in enumerate(progress):
-        city = cities[number % len(cities)]
-        seed = 1000 * split_seed + number
-        in_part = min(PER_SIMULATION, count - done)
-        found += windows(city, seed, in_part, steps, kind.history_steps)
-    return found
 
 
 def write_argoverse1(root: str | Path, splits: dict[str, int]) -> None:
@@ -63,7 +44,12 @@ def write_argoverse1(root: str | Path, splits: dict[str, int]) -> None:
     for split_seed, (split, count) in enumerate(splits.items()):
         folder = root / split / 'data'
         folder.mkdir(parents=True, exist_ok=True)
-        found = simulate(split_seed, count, Argoverse1Reader)
+        found = simulate(
+            split_seed,
+            count,
+            Argoverse1Reader.history_steps,
+            Argoverse1Reader.future_steps,
+        )
         for number, window in enumerate(found, start=1):
             if split == 'test':
                 window.valid[:, Argoverse1Reader.history_steps :] = False
@@ -80,7 +66,7 @@ def argoverse1_table(window: Window) -> pd.DataFrame:
     kinds[window.sensor] = 'AV'
     kinds[window.focal] = 'AGENT'
     columns = dict(
-        TIMESTAMP=315968000.0 + steps * STEP,
+        TIMESTAMP=315968000.0 + steps * traffic.STEP,
         TRACK_ID=[f'00000000-0000-0000-0000-{agent:012d}' for agent in agents],
         OBJECT_TYPE=kinds[agents],
         X=window.tracks[agents, steps, 0],
@@ -200,10 +186,12 @@ def part_of(part: str, count: int) -> range:
         UserError: There is no such part, or there is only one simulation.
     """
     check('TrafficDataset.part', part, choices=('fit', 'val'))
-    check('scenes to divide by TrafficDataset.part', count, above=PER_SIMULATION)
-    simulations = math.ceil(count / PER_SIMULATION)
+    check(
+        'scenes to divide by TrafficDataset.part', count, above=traffic.PER_SIMULATION
+    )
+    simulations = math.ceil(count / traffic.PER_SIMULATION)
     held_out = max(1, round(VAL_SHARE * simulations))
-    cut = PER_SIMULATION * (simulations - held_out)
+    cut = traffic.PER_SIMULATION * (simulations - held_out)
     if part == 'fit':
         return range(cut)
     return range(cut, count)
