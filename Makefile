@@ -24,7 +24,7 @@ PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 test: $(STAMP)
 	$(PYTEST) -m "not slurm and not walk" $(ARGS)
 
-# Every config under configs/, built by the project's own code, trained and tested for a step;
+# Every config, built by the project's own code, trained and tested for a step;
 # other tests that take a minute. Some files are most of it, so each test goes to the next
 # process that is free.
 test-walk: $(STAMP)
@@ -32,7 +32,7 @@ test-walk: $(STAMP)
 
 # The folders that compare numbers, with products rounded as on other CPUs, once a seed.
 SEEDS ?= 1 2 3
-ROUNDED := analysis apis blocks hosts llm necks release runner tasks zoo
+ROUNDED := analysis apis blocks hosts llm necks projects release runner tasks zoo
 test-ulp: $(STAMP)
 	for seed in $(SEEDS); do \
 	  $(PYTEST) -m "not slow and not slurm and not walk" --ulp 4 --ulp-seed $$seed \

@@ -24,6 +24,7 @@ from tests.helpers.quick_mmengine import quicken  # noqa: E402
 from tests.helpers.remembered_runs import forget_runs  # noqa: E402
 from tests.helpers.rounding import Rounding  # noqa: E402
 from tests.helpers.shrink import shrinker_of  # noqa: E402
+from tests.helpers.tasks import TESTS  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -160,7 +161,8 @@ def tiny_files(tmp_path_factory):
 @pytest.fixture
 def shrinker(request, tiny_files, monkeypatch):
     """Makes configs small: that of the task in whose folder the tests are."""
-    made = shrinker_of(request.path.parent.name, tiny_files)
+    (task,) = (name for name in TESTS if TESTS[name] == request.path.parent)
+    made = shrinker_of(task, tiny_files)
     made.enter(monkeypatch)
     return made
 

@@ -1,4 +1,8 @@
-"""Imports go one way, and tables and stubs say what the modules of a task register."""
+"""Imports go one way, and tables and stubs say what the modules of a task register.
+
+A project beside the package counts as one more unit, above all others: it imports the
+package, which never imports it.
+"""
 
 import ast
 import importlib
@@ -12,25 +16,39 @@ from pathlib import Path
 
 import pytest
 
+import llm4seg
 import lm4ve
 from lm4ve import registry
 from lm4ve.tasks import TASKS, all_tasks, get_task
-from tests.helpers.import_order import ORDER
+from lm4ve.zoo import PROJECTS
+from tests.helpers import import_order
 
 PACKAGE = Path(lm4ve.__file__).parent
+#: The units from the bottom to the top, with the projects.
+ORDER = [*import_order.ORDER, *PROJECTS.values()]
 #: Units that name modules above them in strings, to be imported when they are needed:
 #: the subpackages and what an import of another library brings in; the tasks.
 TABLES = {'__init__', 'tasks'}
+#: The packages that are parsed here.
+PACKAGES = [PACKAGE, Path(llm4seg.__file__).parent]
+
+
+def source_files() -> Iterator[Path]:
+    """Yield the files of all packages; a project's configs are no modules."""
+    for package in PACKAGES:
+        for file in sorted(package.rglob('*.py')):
+            if 'configs' not in file.relative_to(package).parts:
+                yield file
 
 
 def module_of(file: Path) -> str:
-    """Return the dotted name of a file of the package."""
+    """Return the dotted name of a file of a package."""
     parts = file.relative_to(PACKAGE.parent).with_suffix('').parts
     return '.'.join(parts).removesuffix('.__init__')
 
 
 #: Module -> its file.
-FILES = {module_of(file): file for file in sorted(PACKAGE.rglob('*.py'))}
+FILES = {module_of(file): file for file in source_files()}
 #: Module -> its syntax tree.
 TREES = {
     module: ast.parse(file.read_text(encoding='utf-8'))
@@ -40,7 +58,9 @@ TREES = {
 
 def unit_of(module: str) -> str:
     """Return the unit of a module."""
-    parts = module.split('.')[1:]
+    package, *parts = module.split('.')
+    if package != 'lm4ve':
+        return package
     if not parts:
         return '__init__'
     unit = '/'.join(parts[:2])
@@ -50,7 +70,7 @@ def unit_of(module: str) -> str:
 
 
 def imports(module: str) -> Iterator[str]:
-    """Yield the modules of this package that a module imports anywhere in it."""
+    """Yield the modules of these packages that a module imports anywhere in it."""
     for name in imported_names(module):
         if name not in FILES:
             name = name.rpartition('.')[0]  # of a function or class
@@ -71,11 +91,11 @@ def imported_names(module: str) -> Iterator[str]:
 
 
 def strings(module: str) -> Iterator[str]:
-    """Yield the modules of this package that a module names in strings."""
+    """Yield the modules of these packages that a module names in strings."""
     for node in ast.walk(TREES[module]):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             module, _, _ = node.value.partition(':')  # of a function module:name
-            if re.fullmatch(r'lm4ve(\.[a-z_0-9]+)+', module):
+            if re.fullmatch(r'(lm4ve|llm4seg)(\.[a-z_0-9]+)+', module):
                 yield module
 
 
@@ -88,7 +108,7 @@ def test_every_unit_has_its_place():
 
 
 def test_no_import_goes_upward_or_to_another_task():
-    tasks = {f'tasks/{name}' for name in TASKS}
+    tasks = {*import_order.OWN_TASKS, *PROJECTS.values()}
     wrong = []
     for module in FILES:
         unit = unit_of(module)
@@ -137,15 +157,14 @@ def test_generators_of_demo_data_know_no_task_and_no_data_set():
 
 def test_the_table_of_tasks_imports_nothing_of_a_task():
     # Neither of these imports a task, OpenCV or torchvision.
-    light = {'lm4ve.tasks.base.task', 'lm4ve.data.suffixes'}
-    for name in TASKS:
-        assert {*imports(f'lm4ve.tasks.{name}')} <= light
+    light = {'lm4ve.tasks', 'lm4ve.tasks.base.task', 'lm4ve.data.suffixes'}
+    for task in all_tasks():
+        assert {*imports(task.package)} <= light
 
 
 #: Registering modules lie in these, for every task, each a module or a package.
 PLACES = {
     'datasets',
-    'demo',  # of medical, whose pictures are not in demo_data yet
     'loops',
     'metrics',
     'models',
@@ -187,16 +206,6 @@ def test_the_table_is_what_importing_the_tasks_modules_registers(name):
     for names in task.exports.values():
         for exported in names:
             assert getattr(package, exported) is not None
-
-
-@pytest.mark.parametrize('name', TASKS)
-def test_only_the_demo_imports_the_demo(name):
-    """What production code uses must not lie in a demo."""
-    package = get_task(name).package
-    folder = Path(importlib.import_module(package).__file__).parent
-    for file in folder.rglob('*.py'):
-        if 'demo' not in file.relative_to(folder).parts:
-            assert f'{package}.demo' not in file.read_text(), file.name
 
 
 def test_tests_share_code_in_helpers_alone():

@@ -66,7 +66,12 @@ def test_a_wheel_trains_configs_that_others_inherit(tmp_path):
     for path in (ROOT / 'configs').rglob('*.py'):
         assert (packed / path.relative_to(ROOT / 'configs')).is_file(), path
 
-    env = {**os.environ, 'PYTHONPATH': f'{site}:{ROOT}'}
+    # Projects are no part of it: they are used from a clone.
+    tops = {path.name for path in site.iterdir() if path.suffix != '.dist-info'}
+    assert tops == {'lm4ve'}
+
+    path = f'{site}:{ROOT}:{ROOT / "projects"}'
+    env = {**os.environ, 'PYTHONPATH': path}
     subprocess.run(
         [sys.executable, '-c', SCRIPT, tmp_path], check=True, cwd=tmp_path, env=env
     )

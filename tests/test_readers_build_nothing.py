@@ -20,11 +20,13 @@ from mmengine.registry import Registry
 from safetensors.torch import save_file
 from torch import nn
 
+import llm4seg
 import lm4ve
 from lm4ve.errors import UserError
 from tests.helpers.hostile_types import everywhere, hostile
 
 PACKAGE = Path(lm4ve.__file__).parent
+PROJECT = Path(llm4seg.__file__).parent
 KINDS = ['os.system', 'subprocess.getoutput', 'scope']
 #: Calls by which a module reads, as it writes them.
 CALLS = {
@@ -84,7 +86,7 @@ READERS = {
         'study/trainings/training.py:training_config',
     ],
     'config in JSON': ['runner/config/reading.py:read_config'],
-    'dataset.json of MSD': ['tasks/medical/datasets/decathlon.py:_read_classes'],
+    'dataset.json of MSD': ['llm4seg/datasets/decathlon.py:_read_classes'],
     'map of Argoverse 2': ['tasks/motion/datasets/argoverse.py:read_map'],
     'regions': ['tasks/motion/models/regions.py:Regions.load'],
     'answers': [
@@ -125,7 +127,7 @@ OWN_FILES = {
 
 def sites() -> Iterator[str]:
     """Yield the places of the package that read: file, and function in it."""
-    for file in sorted(PACKAGE.rglob('*.py')):
+    for file in sorted([*PACKAGE.rglob('*.py'), *PROJECT.rglob('*.py')]):
         tree = ast.parse(file.read_text(encoding='utf-8'))
         imported = set()
         for node in ast.walk(tree):
@@ -133,7 +135,7 @@ def sites() -> Iterator[str]:
                 imported.update(alias.asname or alias.name for alias in node.names)
             elif isinstance(node, ast.FunctionDef):
                 imported.add(node.name)
-        name = file.relative_to(PACKAGE).as_posix()
+        name = file.relative_to(PACKAGE.parent).as_posix().removeprefix('lm4ve/')
         yield from _sites_in(tree, f'{name}:', imported)
 
 
@@ -324,7 +326,7 @@ def config_in_json(folder: Path) -> Sample:
 
 
 def decathlon(folder: Path) -> Sample:
-    from lm4ve.tasks.medical.datasets.decathlon import _read_classes
+    from llm4seg.datasets.decathlon import _read_classes
 
     path = folder / 'dataset.json'
     content = dict(labels={'0': 'background'}, training=[dict(image='a')])

@@ -18,6 +18,7 @@ import pytest
 import torch
 from packaging.version import Version
 
+from lm4ve.zoo import PACKAGES
 from tests.helpers.second_device import asking_line
 from tests.helpers.tasks import FOLDERS, ROOT, configs_of
 
@@ -98,9 +99,9 @@ def bound(result: dict[str, Any]) -> float:
 
 
 def our_files(result: dict[str, Any]) -> set[str]:
-    """Return the files of lm4ve in which the device was waited for."""
+    """Return the files of ours in which the device was waited for."""
     files = {line.partition(':')[0] for _, line, _ in result['waits']}
-    return {file for file in files if file.startswith('lm4ve/')}
+    return {file for file in files if file.partition('/')[0] in PACKAGES}
 
 
 def run_in_process(module: str, *words: str) -> list[dict[str, Any]]:

@@ -30,6 +30,7 @@ from torch import Tensor
 from lm4ve.errors import check
 from lm4ve.release.command_line import run_converter
 from lm4ve.runner.command_line import build_parser, run_tool
+from lm4ve.zoo import PROJECTS, configs_of_project
 
 _AVERAGE = 'take the moving average (model_ema); the paper evaluates the raw weights'
 _ROWS = 'keep this many rows of the head (15 for ScanObjectNN, whose published heads have 40)'
@@ -98,7 +99,11 @@ def main(argv: list[str] | None = None) -> None:
     # The first word decides the flags of the others.
     parser = build_parser(__doc__, {'task': dict(choices=CONVERTERS)})
     task = parser.parse_args(words[:1]).task
-    name = f'lm4ve.tasks.{task}.converters:{CONVERTERS[task]}'
+    package = f'lm4ve.tasks.{task}'
+    if task in PROJECTS:
+        package = PROJECTS[task]
+        configs_of_project(task)  # says what to do where it is not importable
+    name = f'{package}.converters:{CONVERTERS[task]}'
     if task in WITHOUT_BLOCK:
         convert = partial(convert_without_block, name)
     else:

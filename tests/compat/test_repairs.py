@@ -417,11 +417,11 @@ def test_private_members_of_mmengine_stay_in_compat():
         r'_save_checkpoint_with_step|_save_best_checkpoint|_swap_ema_\w+|\._locations'
         r'|\._models_dict|\b_load_checkpoint\(|runner\._(?!_)\w+'
     )
-    package = Path(compat.__file__).parents[1]
-    for path in package.rglob('*.py'):
+    projects = Path(compat.__file__).parents[2]
+    for path in projects.rglob('*.py'):
         if path.parent.name != 'compat':
             names = private.findall(path.read_text(encoding='utf-8'))
-            assert not names, path.relative_to(package)
+            assert not names, path.relative_to(projects)
 
 
 SCRIPT = """

@@ -97,7 +97,7 @@ def test_a_step_is_counted_as_torch_counts_a_real_one(name):
     """By torch's own counter and with real tensors, whose values decide what runs."""
     if name.startswith(('lm4ve', 'video')):
         pytest.importorskip('mmaction' if name.startswith('video') else 'mmpretrain')
-    cfg = read_config(CONFIGS / name)
+    cfg = read_config(f'lm4ve::{name}')
     cost = cost_of_step(cfg, 2)
     cfg = fake_config(cfg)
     data = task_of_config(cfg).batches.batch(cfg, 2, training=True)

@@ -23,6 +23,7 @@ from lm4ve.data.integrity import IntegrityMixin
 from lm4ve.errors import StorageError, UserError
 from lm4ve.registry import DATASETS, PROVIDERS
 from lm4ve.runner.scored_data import SampleCounts, count_samples, set_test_mode
+from lm4ve.zoo import PACKAGES
 from tests.helpers.data.damaged import FILES, NO_FILES, ONE_FILE, TRAINING_ONLY
 
 MATRIX = list(itertools.product(FILES, ('cut', 'empty', 'missing')))
@@ -75,7 +76,7 @@ def test_every_registered_data_set_is_in_these_tables():
     own = {
         name
         for name, data_class in DATASETS.module_dict.items()
-        if data_class.__module__.startswith('lm4ve.')
+        if data_class.__module__.partition('.')[0] in PACKAGES
     }
     assert own == {*FILES, *ONE_FILE, *NO_FILES}
     for name in (*FILES, *ONE_FILE):

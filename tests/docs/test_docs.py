@@ -19,7 +19,7 @@ _LINK = re.compile(r'\[[^\]]*\]\(([^)\s]+)\)|src="([^"]+)"')
 
 def _pages_with_links() -> list[str]:
     files = [*ROOT.glob('*.md')]
-    for folder in ('docs', 'configs'):
+    for folder in ('docs', 'configs', 'projects/llm4seg'):
         files.extend((ROOT / folder).rglob('*.md'))
     return sorted(str(file.relative_to(ROOT)) for file in files)
 
@@ -115,7 +115,7 @@ def _runs(page: str) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize('page', [page for page in PAGES if _runs(page)])
 def test_commands_and_examples_run_in_the_order_of_the_page(page, tmp_path):
-    for name in ('configs', 'tools', 'docs', 'Makefile'):
+    for name in ('configs', 'projects', 'tools', 'docs', 'Makefile'):
         (tmp_path / name).symlink_to(ROOT / name)
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PATH': quick_python.path()}
     log = tmp_path / 'log.txt'

@@ -43,5 +43,5 @@ def test_a_page_names_the_command_of_each_picture(page):
             assert words[0] == 'python', drawn[1]
             assert (ROOT / words[1]).is_file(), drawn[1]
         for word in words:
-            if word.startswith('configs/'):
+            if word.startswith(('configs/', 'projects/')):
                 assert (ROOT / word).is_file(), word

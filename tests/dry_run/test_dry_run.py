@@ -16,6 +16,7 @@ import torch
 from lm4ve.dry_run.memory import naming_the_batch
 from lm4ve.errors import UserError
 from lm4ve.files import sole_use
+from lm4ve.zoo import find_config
 from tests.helpers.processes import environment
 from tests.helpers.tasks import CONFIGS, ROOT
 from tests.helpers.tools import ERRORS_ONLY, run_lm4ve
@@ -127,7 +128,7 @@ def mark(config: str):
 
 @pytest.mark.parametrize('config', [mark(config) for config in DEMOS])
 def test_the_demo_of_every_task_passes(run, config):
-    verdicts, error = run(CONFIGS / config)
+    verdicts, error = run(find_config(f'lm4ve::{config}'))
     assert error == ''
     assert list(verdicts) == ROWS
     assert set(verdicts.values()) <= {'ok', 'warning'}

@@ -2,6 +2,8 @@
 
 from lm4ve.tasks import TASKS
 
+#: The rooms of the package's own tasks; others are those of projects.
+OWN_TASKS = [f'tasks/{name}' for name in TASKS if TASKS[name].startswith('lm4ve.')]
 #: From the bottom to the top. A unit is a folder or a file of the package; `tasks` is
 #: what lies directly in that folder: the table of tasks and the protocol.
 ORDER = [
@@ -25,7 +27,7 @@ ORDER = [
     'convert',
     'tasks/base',
     'tasks',
-    *[f'tasks/{name}' for name in TASKS],
+    *OWN_TASKS,
     'analysis',
     'release',
     'study',

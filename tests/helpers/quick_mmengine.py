@@ -43,7 +43,8 @@ def _read_once(read: Callable) -> Callable:
     inherits from here is not.
     """
     read_once = functools.cache(read)
-    ours = f'{Path(__file__).parents[2]}/configs/'
+    root = Path(__file__).parents[2]
+    ours = (f'{root}/configs/', f'{root}/projects/llm4seg/configs/')
 
     @functools.wraps(read)
     def file2dict(filename, *args, **options):

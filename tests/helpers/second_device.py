@@ -81,6 +81,7 @@ LOWERED = (
 AUTOCAST = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastPrivateUse1)
 #: Packages whose lines are worth naming; the innermost one of them asked.
 NAMED = (
+    'llm4seg',
     'lm4ve',
     'mmaction',
     'mmcv',

@@ -34,7 +34,6 @@ from lm4ve.runner.config import read_config
 from tests.helpers import hub
 from tests.helpers.families import write_huggingface
 from tests.helpers.replaced import differences
-from tests.helpers.tasks import FOLDERS
 
 #: Smaller sizes of images, by the sizes that the configs have.
 IMAGE_SIZES = {160: 64, 182: 72, 224: 32, 256: 36}
@@ -108,7 +107,8 @@ class Shrinker:
             launcher (str): Of processes.
             options (dict, optional): Overrides, as ``--cfg-options`` gives them.
         """
-        text = f"_base_ = 'lm4ve::{FOLDERS[self.task].name}/{name}'"
+        folder = 'lm4ve' if self.task == 'image' else self.task
+        text = f"_base_ = 'lm4ve::{folder}/{name}'"
         return self.load_text(text, work_dir, epochs, launcher, options)
 
     def load_text(

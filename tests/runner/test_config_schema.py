@@ -8,7 +8,7 @@ from mmengine.config import Config
 
 from lm4ve.errors import UserError
 from lm4ve.runner.config import check_config, merge_options, read_config
-from tests.helpers.tasks import CONFIGS
+from tests.helpers.tasks import CONFIG_ROOTS, CONFIGS, ROOT
 
 pytest.importorskip('mmpretrain')
 DEMO = CONFIGS / 'lm4ve/vit-demo_none_digits.py'
@@ -134,8 +134,8 @@ def test_all_configs_and_their_dumps_pass(tmp_path):
     if not find_spec('mmdet'):
         left_out.add('detection')
     paths = []
-    for path in CONFIGS.rglob('*.py'):
-        if left_out.isdisjoint(path.relative_to(CONFIGS).parts):
+    for path in (path for root in CONFIG_ROOTS for path in root.rglob('*.py')):
+        if left_out.isdisjoint(path.relative_to(ROOT).parts):
             paths.append(path)
     assert len(paths) > 100
     for path in paths:

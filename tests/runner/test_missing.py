@@ -84,7 +84,7 @@ def test_folders_of_another_number_than_the_classes_are_missing(tmp_path):
 def test_a_list_below_a_folder_that_is_there_is_missing(tmp_path):
     (tmp_path / 'data/busi/images').mkdir(parents=True)
     (tmp_path / 'data/busi/masks/0').mkdir(parents=True)
-    cfg = read_config(CONFIGS / 'medical/cmunext_none_busi.py')
+    cfg = read_config('medical/cmunext_none_busi.py')
     assert [text.partition('. Fix')[0] for text in texts(cfg)] == [
         "train_dataloader.dataset.ann_file: 'data/busi/busi_train.txt' does not exist",
         "val_dataloader.dataset.ann_file: 'data/busi/busi_val.txt' does not exist",

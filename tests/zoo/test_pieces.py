@@ -1,4 +1,4 @@
-"""A piece below ``configs/_base_`` acts in every config that inherits it.
+"""A piece below a folder ``_base_`` acts in every config that inherits it.
 
 A variable that a config would have to assign to its model can be forgotten: the config
 would train another model than its bases say.
@@ -11,9 +11,9 @@ import pytest
 from mmengine.config import Config
 
 from lm4ve.runner.config.fields import FIELDS
-from tests.helpers.tasks import CONFIGS
+from tests.helpers.tasks import CONFIG_ROOTS
 
-PIECES = sorted((CONFIGS / '_base_').rglob('*.py'))
+PIECES = sorted(p for root in CONFIG_ROOTS for p in (root / '_base_').rglob('*.py'))
 #: For configs of one's own, as docs/guides/point_clouds.md shows it.
 FOR_USERS = {'released_rates'}
 
@@ -22,7 +22,7 @@ FOR_USERS = {'released_rates'}
 def inherited_names() -> set[str]:
     """The names that configs read from the files that they inherit."""
     names = set()
-    for path in CONFIGS.rglob('*.py'):
+    for path in (path for root in CONFIG_ROOTS for path in root.rglob('*.py')):
         text = path.read_text()
         code = '\n'.join(line.partition('#')[0] for line in text.splitlines())
         names |= set(re.findall(r"""_base_(?:\.|\[['"])(\w+)""", code))

@@ -20,7 +20,13 @@ from lm4ve.study.trainings.grid import Grid, Variant
 from lm4ve.study.trainings.grid_files import load_grid
 from tests.helpers.config_runs import WeightsOfFiles, train
 from tests.helpers.shrink import Shrinker, shrinker_of
-from tests.helpers.tasks import CONFIG_FILES, CONFIGS, FOLDERS, configs_of
+from tests.helpers.tasks import (
+    CONFIG_FILES,
+    CONFIG_ROOTS,
+    CONFIGS,
+    FOLDERS,
+    configs_of,
+)
 
 GRIDS = sorted((CONFIGS / 'ablations').glob('*.py'))
 ROBUSTNESS = [name for name in configs_of('image') if name.startswith('robustness/')]
@@ -137,6 +143,7 @@ def test_no_file_of_a_config_is_left_out_of_the_walk():
             walked.add(grid.parent / settings.get('config', content.get('base')))
     walked |= {CONFIGS / 'ablations/_base_' / name for name in ENCODERS}
     seen = set().union(*map(inherited, walked))
-    left_out = {p.resolve() for p in CONFIGS.rglob('*.py')} - seen
+    files = {p.resolve() for root in CONFIG_ROOTS for p in root.rglob('*.py')}
+    left_out = files - seen
     # Pieces that name no model, for configs of one's own.
     assert [p.name for p in left_out] == ['released_rates.py']

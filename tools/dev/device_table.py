@@ -20,6 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lm4ve.zoo import PACKAGES
+
 ROOT = Path(__file__).resolve().parents[2]
 #: (task, config) of each row.
 ROWS = (
@@ -61,7 +63,7 @@ def split_waits(
     ours: Counter[str] = Counter()
     theirs: Counter[str] = Counter()
     for kind, line, count in waits:
-        counter = ours if line.startswith('lm4ve/') else theirs
+        counter = ours if line.partition('/')[0] in PACKAGES else theirs
         counter[f'{line} ({kind})'] += count
     return ours, theirs
 

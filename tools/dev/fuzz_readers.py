@@ -53,7 +53,7 @@ HERE = Path()
 def start_anew() -> None:
     """Forget the files that were read before, and start the random numbers again."""
     for name, module in list(sys.modules.items()):
-        if not name.startswith('lm4ve.tasks'):
+        if not name.startswith(('lm4ve.tasks', 'llm4seg')):
             continue
         for value in list(vars(module).values()):
             if hasattr(value, 'cache_clear'):

@@ -1,7 +1,7 @@
 """List where torch.compile would split a training step, by file and line.
 
     python tools/dev/graph_breaks.py configs/lm4ve/vit-s_llama_in1k.py
-    python tools/dev/graph_breaks.py --real-data configs/medical/*-demo_*.py
+    python tools/dev/graph_breaks.py --real-data projects/*/configs/*-demo_*.py
     python tools/dev/graph_breaks.py --out breaks.json configs/*/*-demo_minilm_*.py
 
 torch._dynamo traces the forward pass with its losses, after the data preprocessor, and

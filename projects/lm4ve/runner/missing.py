@@ -22,6 +22,7 @@ from lm4ve.runner.config.classes import classes_named
 from lm4ve.runner.config.fields import dicts_in
 from lm4ve.runner.cores import count_cores
 from lm4ve.runner.process_rank import is_first_process
+from lm4ve.zoo import PACKAGES
 
 #: Fields of models with weights or a tokenizer: a path, an address, a packaged model or
 #: a hub id.
@@ -36,7 +37,7 @@ _FILES = (
     'word_vectors',
 )
 #: The packages whose classes read what their fields name.
-_LIBRARIES = ('lm4ve', 'mmengine', 'mmpretrain', 'mmaction', 'mmdet', 'mmseg')
+_LIBRARIES = (*PACKAGES, 'mmengine', 'mmpretrain', 'mmaction', 'mmdet', 'mmseg')
 #: The dataloaders of a training.
 _LOADERS = ('train_dataloader', 'val_dataloader')
 #: What to do without a block's language model, and the one to try with.

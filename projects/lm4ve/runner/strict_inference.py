@@ -15,6 +15,7 @@ from torch import nn
 
 from lm4ve.runner.checkpoint_files import load_strictly, select_state
 from lm4ve.runner.trained_config import Use, compare_with_training
+from lm4ve.zoo import PACKAGES
 
 
 def infer_from_whole_checkpoints(inferencer: Any) -> None:
@@ -111,7 +112,7 @@ def check_checkpoint(
 
 
 def _is_ours(model: nn.Module, cfg: Mapping[str, Any]) -> bool:
-    """Return whether a config imports this package, or a model has a module of it."""
+    """Return whether a config imports a package of ours, or a model has a module of it."""
     custom_imports = cfg.get('custom_imports') or {}
     imports = custom_imports.get('imports') or ()
     if isinstance(imports, str):
@@ -119,4 +120,4 @@ def _is_ours(model: nn.Module, cfg: Mapping[str, Any]) -> bool:
     names = [*imports]
     for module in model.modules():
         names.append(type(module).__module__)
-    return any(name.partition('.')[0] == 'lm4ve' for name in names)
+    return any(name.partition('.')[0] in PACKAGES for name in names)

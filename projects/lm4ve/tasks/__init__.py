@@ -1,4 +1,8 @@
-"""The tasks of the suite, one folder each. A new task is a folder and one more name here."""
+"""The tasks of the suite, one folder each. A new task is a folder and one more name here.
+
+Tasks of projects beside lm4ve (:data:`lm4ve.zoo.PROJECTS`) add themselves when they are
+imported.
+"""
 
 from lm4ve.tasks.base.task import (
     TASKS,
@@ -11,7 +15,7 @@ from lm4ve.tasks.base.task import (
     task_of_model,
 )
 
-for _name in ('image', 'video', 'pointcloud', 'motion', 'vqa', 'rooms', 'medical'):
+for _name in ('image', 'video', 'pointcloud', 'motion', 'vqa', 'rooms'):
     register_task(_name, f'{__name__}.{_name}')
 
 __all__ = [

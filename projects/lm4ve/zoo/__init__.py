@@ -8,6 +8,7 @@ models.
 
 import fnmatch
 import functools
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,11 @@ WEIGHTS = Path(__file__).parent / 'weights'
 PRETRAINED = 'pretrained'
 #: The folder of the image task's configs; those of other tasks have the task's name.
 _IMAGE_FOLDER = 'lm4ve'
+#: The folder that a task's configs had in lm4ve -> the project beside lm4ve that has the
+#: task now. lm4ve imports none of them: a project's configs do.
+PROJECTS = {'medical': 'llm4seg'}
+#: The packages whose classes are ours.
+PACKAGES = ('lm4ve', *PROJECTS.values())
 #: How paths began before folders were renamed -> how they begin now. Configs of users
 #: inherit from the old ones.
 _RENAMED = {
@@ -48,10 +54,11 @@ def _find_inherited(
 ) -> tuple[str, str | None]:
     """Replace MMEngine's look-up of an inherited config, in three respects.
 
-    A path below ``lm4ve::`` from before its folder was renamed is found at its new
-    place. A control that was removed is an error that says what to inherit. And the
-    dicts of our configs get no ``_scope_='lm4ve'``, which MMEngine adds to those of
-    other projects: the types in our configs name their scopes themselves.
+    A path below ``lm4ve::`` from before its folder was renamed, or became a project of
+    its own, is found at its new place. A control that was removed is an error that says
+    what to inherit. And the dicts of our configs get no ``_scope_='lm4ve'``, which
+    MMEngine adds to those of other projects: the types in our configs name their scopes
+    themselves.
 
     Args:
         wrapped (Callable): MMEngine's function.
@@ -62,7 +69,8 @@ def _find_inherited(
         tuple[str, str | None]: The file, and the scope of its dicts.
 
     Raises:
-        UserError: The path is that of a removed control.
+        UserError: The path is that of a removed control, or of a project that is not
+            importable.
     """
     cfg_path, filename = args
     name = Path(cfg_path).stem
@@ -72,6 +80,10 @@ def _find_inherited(
             f"_base_ '{cfg_path}' is '{parent}' and an option. Fix: inherit that config, and set "
             f'{control}.'
         )
+    if cfg_path.startswith('lm4ve::'):
+        config = _config_of_project(cfg_path.removeprefix('lm4ve::'))
+        if config is not None:
+            return str(config), None
     path, scope = wrapped(current_path(cfg_path), filename)
     if scope == 'lm4ve':
         scope = None
@@ -95,7 +107,8 @@ def current_path(path: str) -> str:
 def all_models() -> dict[str, tuple[str, Path]]:
     """Return the models of all metafiles: name -> task and config file.
 
-    The files are read once; callers do not change the dict.
+    Those of a project are among them if it is importable. The files are read once;
+    callers do not change the dict.
     """
     models = {}
     for path in load(MIM_FOLDER / 'model-index.yml')['Import']:
@@ -103,25 +116,80 @@ def all_models() -> dict[str, tuple[str, Path]]:
         task = 'image' if folder == _IMAGE_FOLDER else folder
         for entry in load(MIM_FOLDER / path)['Models']:
             models[entry['Name']] = (task, MIM_FOLDER / entry['Config'])
+    for task, project in PROJECTS.items():
+        if find_spec(project) is None:
+            continue
+        configs = configs_of_project(task)
+        for entry in load(configs / 'metafile.yml')['Models']:
+            models[entry['Name']] = (task, configs / Path(entry['Config']).name)
     return models
+
+
+def configs_of_project(task: str) -> Path:
+    """Return the folder of the configs of a task that a project has.
+
+    Args:
+        task (str): A key of :data:`PROJECTS`.
+
+    Raises:
+        UserError: The project is not importable.
+    """
+    project = PROJECTS[task]
+    spec = find_spec(project)
+    if spec is None or spec.origin is None:
+        raise UserError(
+            f"The configs of '{task}' are in the project '{project}', which is not importable. "
+            'Fix: clone the repository of lm4ve, and put its folder projects on PYTHONPATH.'
+        )
+    return Path(spec.origin).parent / 'configs'
+
+
+def _config_of_project(path: str) -> Path | None:
+    """Return the file of a project's config.
+
+    Args:
+        path (str): The path that the config had below ``configs``, such as
+            'medical/cmunext_none_busi.py', with or without its ending, or that of a
+            piece, such as '_base_/medical/cmunext.py'.
+
+    Returns:
+        Path | None: None if the path is that of no project.
+
+    Raises:
+        UserError: The project is not importable.
+    """
+    for task in PROJECTS:
+        for below in ('', '_base_/'):
+            start = f'{below}{task}/'
+            if path.startswith(start):
+                name = path.removeprefix(start).removesuffix('.py')
+                return configs_of_project(task) / f'{below}{name}.py'
+    return None
 
 
 def find_config(name: str | Path) -> Path:
     """Return the file of a config.
 
     Args:
-        name (str | Path): The name of a model of the zoo, a path below ``lm4ve::``, or
-            any other path, which is returned as it is and need not exist.
+        name (str | Path): The name of a model of the zoo, a path below ``lm4ve::``, a
+            path such as 'medical/cmunext_none_busi' of a project, or any other path,
+            which is returned as it is and need not exist.
+
+    Raises:
+        UserError: The path is that of a project that is not importable.
     """
     text = str(name)
     if text.startswith('lm4ve::'):
         below = current_path(text).removeprefix('lm4ve::')
-        return MIM_FOLDER / 'configs' / below
+        config = _config_of_project(below)
+        return config or MIM_FOLDER / 'configs' / below
     path = Path(name)
-    if path.suffix or text not in all_models():
+    if not path.suffix and text in all_models():
+        _, config_of_model = all_models()[text]
+        return config_of_model
+    if path.is_file():
         return path
-    _, config = all_models()[text]
-    return config
+    return _config_of_project(path.as_posix()) or path
 
 
 def list_models(pattern: str | None = None, task: str | None = None) -> list[str]:
@@ -132,9 +200,11 @@ def list_models(pattern: str | None = None, task: str | None = None) -> list[str
         task (str, optional): For example 'motion' or 'image'.
 
     Raises:
-        UserError: There is no such task.
+        UserError: There is no such task, or its project is not importable.
     """
     models = all_models()
+    if task in PROJECTS:
+        configs_of_project(task)
     if task is not None:
         tasks = {own_task for own_task, _ in models.values()}
         check('task', task, choices=sorted(tasks))

@@ -1,4 +1,4 @@
-"""Run CMUNeXt's code and store what it computes, for tests/tasks/medical.
+"""Run CMUNeXt's code and store what it computes, for tests/projects/llm4seg.
 
     git clone https://github.com/FengheTan9/CMUNeXt FOLDER
     git -C FOLDER checkout affbf03ef631bb318d87b73ef97b2eacd0a5de85

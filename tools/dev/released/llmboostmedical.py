@@ -1,4 +1,4 @@
-"""Run LLMBoostMedical's code and store what it computes, for tests/tasks/medical.
+"""Run LLMBoostMedical's code and store what it computes, for tests/projects/llm4seg.
 
     git clone https://github.com/ZhixinLai/LLMBoostMedical FOLDER
     git -C FOLDER checkout f34c6fb84912589e7746aab1c13a5a7678b61f61

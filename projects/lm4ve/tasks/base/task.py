@@ -24,7 +24,8 @@ class Task:
 
     Attributes:
         name (str): Its short name. The folder of its configs has it, too; only those
-            of 'image' lie in ``configs/lm4ve``, as mmpretrain names folders by method.
+            of 'image' lie in ``configs/lm4ve``, as mmpretrain names folders by method,
+            and those of a project in its own folder.
         title (str): Its name in messages, for example 'motion forecasting'.
         package (str): The Python package, ``__name__`` of its ``__init__.py``.
         extra (str): The extra of this distribution that installs its packages.

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from monai.data import load_decathlon_datalist, partition_dataset
 
+from llm4seg.datasets.volume_files import find_defect
 from lm4ve.data.integrity import IntegrityMixin
 from lm4ve.errors import UserError, check
 from lm4ve.files import naming_storage_errors
 from lm4ve.registry import DATASETS
-from lm4ve.tasks.medical.datasets.volume_files import find_defect
 
 _SPLITS = ('train', 'val', 'test')
 

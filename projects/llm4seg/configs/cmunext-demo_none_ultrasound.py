@@ -1,6 +1,6 @@
 # A small CMUNeXt on made-up ultrasound pictures: minutes on a CPU, nothing is
 # downloaded.
-_base_ = ['../_base_/medical/cmunext.py', '../_base_/medical/ultrasound.py']
+_base_ = ['./_base_/cmunext.py', './_base_/ultrasound.py']
 
 dims = [8, 16, 32, 64, 128]
 model = dict(

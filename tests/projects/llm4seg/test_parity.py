@@ -8,9 +8,9 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
+from llm4seg.converters import convert_medical
 from lm4ve.errors import CheckpointError
 from lm4ve.runner.config import read_config
-from lm4ve.tasks.medical.converters import convert_medical
 from tests.helpers.closeness import assert_equal_but_for_rounding
 from tests.helpers.families import random_model, write_huggingface
 from tests.helpers.image import released as llama

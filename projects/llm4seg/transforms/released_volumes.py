@@ -43,7 +43,7 @@ class ReverseAxes(BaseTransform):
 class SelectChannel(BaseTransform):
     """Keep one channel of ``img``.
 
-    ``use`` of :class:`lm4ve.tasks.medical.LoadVolume` does so before all other steps;
+    ``use`` of :class:`llm4seg.LoadVolume` does so before all other steps;
     this one may come after a step that is to see all channels.
 
     Args:

@@ -8,9 +8,9 @@ import torch
 from mmcv.transforms import BaseTransform
 from monai.data.utils import affine_to_spacing
 
+from llm4seg.structures import VolumeDataSample
 from lm4ve.errors import UserError, build_from, listing
 from lm4ve.registry import TRANSFORMS
-from lm4ve.tasks.medical.structures import VolumeDataSample
 
 
 @TRANSFORMS.register_module()
@@ -148,7 +148,7 @@ class MonaiTransform(BaseTransform):
 
 @TRANSFORMS.register_module()
 class PackVolume(BaseTransform):
-    """Pack ``img`` and ``seg`` for :class:`lm4ve.tasks.medical.VolumeSegmentor`."""
+    """Pack ``img`` and ``seg`` for :class:`llm4seg.VolumeSegmentor`."""
 
     def transform(self, results: dict) -> dict:
         """Return ``inputs`` (float32 ``[C, H, W, D]``) and ``data_samples``."""

@@ -5,8 +5,9 @@
 # third of the volumes is turned and a third changed, each label with its image. 100 epochs
 # are 8,700 steps of four volumes; there they are 26,200, since an epoch has each volume
 # three times (348 of 484 volumes train).
-_base_ = ['../_base_/default_runtime.py', '../_base_/medical/brain-tumour.py']
+_base_ = ['lm4ve::_base_/default_runtime.py', './_base_/brain-tumour.py']
 
+custom_imports = dict(imports=['lm4ve.openmmlab', 'llm4seg'])
 model = dict(
     type='lm4ve.VolumeSegmentor', backbone=dict(type='lm4ve.VolumeViT'), num_classes=2
 )

@@ -8,10 +8,10 @@ import numpy as np
 from mmcv.transforms import Compose
 from mmengine.config import Config
 
+from llm4seg import TASK
 from lm4ve.errors import UserError
 from lm4ve.tasks.base.analysis import tested_pipeline
 from lm4ve.tasks.base.export import TaskExport
-from lm4ve.tasks.medical import TASK
 
 
 class MedicalExport(TaskExport):

@@ -1,7 +1,8 @@
 # ViViT on FractureMNIST3D as LLMBoostMedical trains it: Adam 1e-5, batch 32, 100
 # epochs. The released code keeps the epoch that is best on the test set; this does not.
-_base_ = '../_base_/image/runtime.py'
+_base_ = 'lm4ve::_base_/image/runtime.py'
 
+custom_imports = dict(imports=['lm4ve.openmmlab', 'llm4seg'])
 data_preprocessor = dict(num_classes=3, mean=[0.0], std=[255.0], to_rgb=False)
 model = dict(
     type='ImageClassifier',

@@ -11,9 +11,9 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
+from llm4seg import LesionIoU
+from llm4seg.converters import CMUNEXT_RULES, convert_medical
 from lm4ve.runner.config import read_config
-from lm4ve.tasks.medical import LesionIoU
-from lm4ve.tasks.medical.converters import CMUNEXT_RULES, convert_medical
 from tests.helpers.closeness import rounding_bound
 from tests.helpers.stored_results import (
     assert_equal_rows,

@@ -9,15 +9,15 @@ import pytest
 import torch
 from mmcv.transforms import RandomFlip
 
+import llm4seg as m
 import lm4ve
+from llm4seg.structures import VolumeDataSample
 from lm4ve.apis.models import in_scope_of
 from lm4ve.cost.step import cost_of_step
 from lm4ve.errors import UserError
 from lm4ve.release.exporting import export_model
 from lm4ve.runner.config import read_config
-from lm4ve.tasks import medical as m
 from lm4ve.tasks.base.inference import FileInferencer
-from lm4ve.tasks.medical.structures import VolumeDataSample
 from tests.helpers.closeness import assert_equal_but_for_rounding
 from tests.helpers.hosts import write_picture
 from tests.helpers.medical import files

@@ -2,8 +2,9 @@
 # recipe of its code: SGD, 300 epochs, the rate falls to zero by a power of 0.9 after
 # each step. The released code normalizes blue by the mean of red and the reverse, and
 # so does this.
-_base_ = '../default_runtime.py'
+_base_ = 'lm4ve::_base_/default_runtime.py'
 
+custom_imports = dict(imports=['lm4ve.openmmlab', 'llm4seg'])
 default_scope = 'mmseg'
 data_preprocessor = dict(
     type='SegDataPreProcessor',

@@ -7,8 +7,8 @@ import torch
 from mmcv.transforms import Compose
 from mmengine.config import Config
 
+from llm4seg import TASK
 from lm4ve.tasks.base.analysis import TaskAnalysis
-from lm4ve.tasks.medical import TASK
 
 
 class MedicalAnalysis(TaskAnalysis):

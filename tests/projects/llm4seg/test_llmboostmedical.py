@@ -14,10 +14,10 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS, PARAM_SCHEDULERS, DefaultScope
 from mmpretrain.structures import DataSample
 
+from llm4seg import HighestLossStopHook, WideHeadMetric
+from llm4seg.converters import VIVIT_RULES, convert_medical
 from lm4ve.runner.config import read_config
 from lm4ve.tasks.image.converters import VIT_LLAMA_RULES, VIT_RULES, convert_vit
-from lm4ve.tasks.medical import HighestLossStopHook, WideHeadMetric
-from lm4ve.tasks.medical.converters import VIVIT_RULES, convert_medical
 from tests.helpers.closeness import rounding_bound
 from tests.helpers.stored_results import (
     assert_equal_rows,

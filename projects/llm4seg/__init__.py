@@ -1,18 +1,22 @@
-"""Medical pictures and volumes: the models that others have built on the frozen block."""
+"""Medical pictures and volumes: the models that others have built on the frozen block.
 
-from lm4ve.tasks.base.task import Task
+A project beside lm4ve: it imports lm4ve, which never imports it. Its configs name it in
+``custom_imports``, and the import adds its task to the table of tasks.
+"""
+
+from lm4ve.tasks import Task, register_task
 
 TASK = Task(
     name='medical',
     title='segmentation of medical volumes',
     package=__name__,
     extra='medical',
-    models=('lm4ve.tasks.medical.models.volume_vit.VolumeSegmentor',),
+    models=('llm4seg.models.volume_vit.VolumeSegmentor',),
     registers={
         'datasets.decathlon': ('Decathlon',),
         'datasets.masks': ('CheckedSegDataset',),
         'datasets.medmnist': ('MedMNIST',),
-        'demo.ultrasound': ('UltrasoundDemo',),
+        'datasets.ultrasound': ('UltrasoundDemo',),
         'metrics.lesions': ('LesionIoU',),
         'metrics.medmnist': ('MedMNISTMetric',),
         'metrics.volumes': ('VolumeMetric',),
@@ -44,3 +48,7 @@ __all__ = list(TASK.names)
 
 def __dir__() -> list[str]:
     return TASK.names
+
+
+# It reads TASK.
+register_task('medical', __name__)

@@ -12,9 +12,9 @@ import torch
 from mmengine.model import BaseModel, BaseModule
 from torch import Tensor, nn
 
+from llm4seg.structures import VolumeDataSample
 from lm4ve.errors import UserError, check, require
 from lm4ve.registry import MODELS
-from lm4ve.tasks.medical.structures import VolumeDataSample
 
 
 class Layer(nn.Module):
@@ -124,7 +124,7 @@ class VolumeSegmentor(BaseModel):
         num_classes (int): Classes with the background. Two of them are one channel and
             a sigmoid.
         loss (dict): ``name`` of a loss of ``monai.losses`` and its arguments, or the
-            ``type`` of another loss, such as :class:`lm4ve.tasks.medical.DiceBCELoss`.
+            ``type`` of another loss, such as :class:`llm4seg.DiceBCELoss`.
             Default: soft Dice and cross-entropy, smoothed by one and over the batch as
             a whole.
         data_preprocessor (dict, optional): Default: MMEngine's, which moves and casts.

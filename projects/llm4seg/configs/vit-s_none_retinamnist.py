@@ -1,8 +1,9 @@
 # ViT-S on RetinaMNIST by DeiT's recipe, as LLMBoostMedical (arXiv 2403.17343) trains
 # it: batch 128, 400 epochs. Another set: --cfg-options of `flag` in the three data
 # sets, and of the classes.
-_base_ = '../lm4ve/vit-s_in1k.py'
+_base_ = 'lm4ve::lm4ve/vit-s_in1k.py'
 
+custom_imports = dict(imports=['lm4ve.openmmlab', 'llm4seg'])
 num_classes = 5
 data_preprocessor = dict(num_classes=num_classes)
 model = dict(head=dict(num_classes=num_classes))

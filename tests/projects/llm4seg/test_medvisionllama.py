@@ -14,13 +14,13 @@ from mmcv.transforms import Compose
 from mmengine.registry import DATASETS, MODELS, PARAM_SCHEDULERS
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+import llm4seg as m
+from llm4seg.converters import VOLUME_VIT_RULES, convert_medical
+from llm4seg.structures import VolumeDataSample
 from lm4ve.convert.key_rules import Rules, rename
 from lm4ve.errors import CheckpointError, UserError
 from lm4ve.runner.command_line import build_runner
 from lm4ve.runner.config import read_config
-from lm4ve.tasks import medical as m
-from lm4ve.tasks.medical.converters import VOLUME_VIT_RULES, convert_medical
-from lm4ve.tasks.medical.structures import VolumeDataSample
 from tests.helpers.closeness import (
     assert_equal_but_for_rounding,
     rounding_bound,

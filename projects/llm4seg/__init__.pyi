@@ -1,0 +1,31 @@
+from llm4seg.datasets.decathlon import Decathlon as Decathlon
+from llm4seg.datasets.masks import CheckedSegDataset as CheckedSegDataset
+from llm4seg.datasets.medmnist import MedMNIST as MedMNIST
+from llm4seg.datasets.ultrasound import UltrasoundDemo as UltrasoundDemo
+from llm4seg.metrics.lesions import LesionIoU as LesionIoU
+from llm4seg.metrics.medmnist import MedMNISTMetric as MedMNISTMetric
+from llm4seg.metrics.volumes import VolumeMetric as VolumeMetric
+from llm4seg.metrics.wide_head import WideHeadMetric as WideHeadMetric
+from llm4seg.models.cmunext import BinaryDiceLoss as BinaryDiceLoss
+from llm4seg.models.cmunext import CMUNeXt as CMUNeXt
+from llm4seg.models.cmunext import CMUNeXtHead as CMUNeXtHead
+from llm4seg.models.vivit import ViViT as ViViT
+from llm4seg.models.volume_losses import DiceBCELoss as DiceBCELoss
+from llm4seg.models.volume_losses import MonaiLoss as MonaiLoss
+from llm4seg.models.volume_vit import VolumeSegmentor as VolumeSegmentor
+from llm4seg.models.volume_vit import VolumeViT as VolumeViT
+from llm4seg.optim import HighestLossStopHook as HighestLossStopHook
+from llm4seg.optim import LateCosineAnnealingLR as LateCosineAnnealingLR
+from llm4seg.transforms.jpeg import JPEGCopy as JPEGCopy
+from llm4seg.transforms.lesions import BinaryMask as BinaryMask
+from llm4seg.transforms.lesions import RandomRotate90 as RandomRotate90
+from llm4seg.transforms.released_volumes import ReverseAxes as ReverseAxes
+from llm4seg.transforms.released_volumes import RotateVolume as RotateVolume
+from llm4seg.transforms.released_volumes import SelectChannel as SelectChannel
+from llm4seg.transforms.released_volumes import ZoomVolume as ZoomVolume
+from llm4seg.transforms.volumes import LoadVolume as LoadVolume
+from llm4seg.transforms.volumes import MonaiTransform as MonaiTransform
+from llm4seg.transforms.volumes import PackVolume as PackVolume
+from lm4ve.tasks.base.task import Task as Task
+
+TASK: Task
