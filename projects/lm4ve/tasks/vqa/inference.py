@@ -1,6 +1,6 @@
 """Inferencers in MMEngine's style: answer questions about images, rank images or captions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ from lm4ve.draw.figures import to_image
 from lm4ve.draw.file_names import file_name
 from lm4ve.draw.rankings import SHOWN, Ranking, best
 from lm4ve.errors import check, require
-from lm4ve.tasks.base.analysis import tested_field, tested_pipeline
 from lm4ve.tasks.base.answering import AnsweringInferencer, name_of
 from lm4ve.tasks.base.inference import TaskInferencer
 from lm4ve.tasks.base.inputs import find_inputs
+from lm4ve.tasks.base.tested import pipeline_of, tested_field
 from lm4ve.tasks.vqa import TASK
 from lm4ve.tasks.vqa.loops import encode_captions, score_chosen
 from lm4ve.tasks.vqa.visualization import INDEPENDENT, draw_images, draw_ranking
@@ -72,6 +72,35 @@ def pixels_of_file(image: Image) -> np.ndarray:
     return np.ascontiguousarray(pixels[..., ::-1])
 
 
+class ImageReader:
+    """A pipeline for entries whose image is in a file or an array.
+
+    Args:
+        pipeline (Sequence[dict]): With ``LoadImageFromFile``, for files.
+    """
+
+    def __init__(self, pipeline: Sequence[dict]) -> None:
+        loading = []
+        others = []
+        for step in pipeline:
+            if 'LoadImage' in step['type']:
+                loading.append(step)
+            else:
+                others.append(step)
+        self.load = Compose(loading)
+        self.rest = Compose(others)
+
+    def __call__(self, entry: dict) -> dict:
+        """Return the sample of an entry with ``img_path``, a file or an array, and ``text``."""
+        image = entry['img_path']
+        if isinstance(image, np.ndarray):
+            results = dict(entry, img=image, ori_shape=image.shape[:2])
+        else:
+            results = self.load(dict(entry, img_path=str(image)))
+        sample: dict = self.rest(results)
+        return sample
+
+
 class _ImageInferencer(TaskInferencer):
     """A model of this task, with the config's test pipeline."""
 
@@ -93,25 +122,8 @@ class _ImageInferencer(TaskInferencer):
             f'vocabulary, not {type(model.head).__name__}. Fix: the inferencer of its task.',
         )
 
-    def _init_pipeline(self, cfg: Config) -> Callable:
-        """Return the config's test pipeline, for entries with a file or an array."""
-        loading = []
-        others = []
-        for step in tested_pipeline(cfg):
-            if 'LoadImage' in step['type']:
-                loading.append(step)
-            else:
-                others.append(step)
-        load = Compose(loading)
-        rest = Compose(others)
-
-        def pipeline(entry: dict) -> dict:
-            image = entry['img_path']
-            if isinstance(image, np.ndarray):
-                return rest(dict(entry, img=image, ori_shape=image.shape[:2]))
-            return rest(load(dict(entry, img_path=str(image))))
-
-        return pipeline
+    def _init_pipeline(self, cfg: Config) -> ImageReader:
+        return ImageReader(pipeline_of(cfg))
 
 
 class VQAInferencer(_ImageInferencer, AnsweringInferencer):
