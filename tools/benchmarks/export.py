@@ -16,9 +16,9 @@ from steps import configs
 
 from lm4ve.cost.fake import build_fake, fake_config
 from lm4ve.release import formats
+from lm4ve.release.exporting import Exported
 from lm4ve.release.tracing import trace, traceable
 from lm4ve.tasks import get_task
-from lm4ve.release.exporting import Exported
 
 
 def classifier(width: int, size: int, depth: int) -> torch.nn.Module:

@@ -15,7 +15,6 @@ from torch import nn
 from lm4ve.errors import check
 from lm4ve.runner.devices import find_device
 from lm4ve.tasks import task_of_config
-from lm4ve.tasks.base.tested import tested_loader
 from lm4ve.tasks.base.building import (
     NamedSample,
     build_model,
@@ -23,6 +22,7 @@ from lm4ve.tasks.base.building import (
     collate,
     samples_of_files,
 )
+from lm4ve.tasks.base.tested import tested_loader
 
 __all__ = [
     'NamedSample',

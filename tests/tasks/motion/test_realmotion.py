@@ -15,6 +15,7 @@ from lm4ve.blocks import LLMBlock
 from lm4ve.errors import UserError
 from lm4ve.registry import MODELS
 from lm4ve.runner.config import read_config
+from lm4ve.tasks.base.tested import pipeline_of
 from lm4ve.tasks.motion import (
     TASK,
     Argoverse2Reader,
@@ -24,7 +25,6 @@ from lm4ve.tasks.motion import (
     collate_sub_scenes,
     preprocess_split,
 )
-from lm4ve.tasks.base.tested import pipeline_of
 from lm4ve.tasks.motion.models.agent_embedding import neighborhood
 from tests.helpers.motion import realmotion as given
 from tests.helpers.stored_results import read_part, text_of

@@ -24,9 +24,9 @@ from lm4ve.necks.fusing import fuse
 from lm4ve.runner import checkpoint_files
 from lm4ve.runner.devices import find_device
 from lm4ve.runner.trained_config import Use, compare_with_training
-from lm4ve.tasks.base.tested import pipeline_of, tested_dataset
 from lm4ve.tasks.base.inputs import Input, Inputs, find_inputs
 from lm4ve.tasks.base.task import Task, task_of_config
+from lm4ve.tasks.base.tested import pipeline_of, tested_dataset
 from lm4ve.zoo import find_checkpoint
 
 

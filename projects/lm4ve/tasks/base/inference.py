@@ -21,11 +21,11 @@ from lm4ve.draw.figures import save_picture, to_image
 from lm4ve.draw.visualizer import PredictionVisualizer
 from lm4ve.errors import check
 from lm4ve.runner.config import read_config
-from lm4ve.tasks.base.protocol import TaskProtocol
-from lm4ve.tasks.base.tested import tested_evaluator
 from lm4ve.tasks.base.building import collate, each_sample, inference_model
 from lm4ve.tasks.base.inputs import Input, find_inputs
+from lm4ve.tasks.base.protocol import TaskProtocol
 from lm4ve.tasks.base.task import require_task, task_of_config
+from lm4ve.tasks.base.tested import tested_evaluator
 
 
 class TaskInferencer(BaseInferencer):

@@ -109,4 +109,3 @@ def proportional_grid(placed: int, height: int, width: int) -> tuple[int, int]:
     """Return rows and columns of a grid with the picture's proportions."""
     rows = max(round(math.sqrt(placed * height / width)), 1)
     return rows, placed // rows
-

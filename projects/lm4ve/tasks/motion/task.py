@@ -140,7 +140,9 @@ class MotionProtocol(TaskProtocol):
             return {}
         count = len(output['trajectories'])
         likeliest = np.max(output['probabilities'])
-        facts = {'prediction': f'{count} trajectories, the likeliest at {likeliest:.1%}'}
+        facts = {
+            'prediction': f'{count} trajectories, the likeliest at {likeliest:.1%}'
+        }
         metric = find_metric(evaluator)
         if metric is None:
             return facts

@@ -1,4 +1,4 @@
-"""What the package asks of point-cloud classification: reads, makes up, places and exports clouds."""
+"""What the package asks of point clouds: reads, makes up, places and exports them."""
 
 from collections.abc import Sequence
 from typing import Any

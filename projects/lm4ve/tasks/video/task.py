@@ -199,7 +199,6 @@ class VideoProtocol(TaskProtocol):
         return torch.stack([s.pred_score for s in model.test_step(data)])
 
 
-
 def _with_one_view(pipeline: list[dict], cfg: Config) -> list[dict]:
     """Change a test pipeline to one view, as mmaction2's inferencer does; return it.
 

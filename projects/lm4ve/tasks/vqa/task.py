@@ -1,4 +1,4 @@
-"""What the package asks of METER's tasks: reads, makes up, describes, places and exports samples."""
+"""What the package asks of METER's tasks: reads, makes up, describes, exports samples."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

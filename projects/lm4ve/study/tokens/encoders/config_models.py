@@ -16,10 +16,9 @@ from lm4ve.runner.config import merge_options, read_config
 from lm4ve.study.pictures.reading import holds_rgb
 from lm4ve.study.tokens.encoders.encoder import EncoderParts, FrozenModel
 from lm4ve.tasks import task_of_config
-from lm4ve.tasks.base.layouts import prefix_of
-from lm4ve.tasks.base.tested import tested_dataset
-from lm4ve.tasks.base.tested import pipeline_of
 from lm4ve.tasks.base.building import collate
+from lm4ve.tasks.base.layouts import prefix_of
+from lm4ve.tasks.base.tested import pipeline_of, tested_dataset
 
 #: Backbones of mmpretrain that give tokens as ``[B, C, N]``.
 _CHANNELS_FIRST = ('MlpMixer', 'EfficientFormer')
