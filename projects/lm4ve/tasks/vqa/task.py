@@ -9,7 +9,6 @@ from mmengine.config import Config, ConfigDict
 from mmengine.utils import to_2tuple
 from torch import Tensor, nn
 
-from lm4ve.data.image_files import MAX_PIXELS
 from lm4ve.draw.pictures import pixels_of
 from lm4ve.errors import require
 from lm4ve.tasks.base.layouts import (
@@ -21,9 +20,9 @@ from lm4ve.tasks.base.layouts import (
 )
 from lm4ve.tasks.base.made_up import made_up_picture
 from lm4ve.tasks.base.protocol import TaskProtocol
-from lm4ve.tasks.base.tested import pipeline_of, tested_field, trained_dataset
+from lm4ve.tasks.base.tested import pipeline_of, trained_dataset
 from lm4ve.tasks.vqa import TASK
-from lm4ve.tasks.vqa.inference import ImageReader, list_images
+from lm4ve.tasks.vqa.inference import ImageReader, list_images, max_pixels_of
 from lm4ve.tasks.vqa.tokens import WordLayout, cross_attention, last_layer, runs_joint
 from lm4ve.tasks.vqa.visualization import ImageAndWords
 from lm4ve.text.preprocessor import PlaceholderTokenizer
@@ -68,7 +67,7 @@ class ImageTextProtocol(TaskProtocol):
             f'{" and ".join(given_options)}.',
         )
         texts = [options[option]] if asks else options[option].split('|')
-        (image,) = list_images(source, tested_field(cfg, 'max_pixels', MAX_PIXELS))
+        (image,) = list_images(source, max_pixels_of(cfg))
         entry = dict(
             img_path=image,
             text=list_texts(texts, f'--{option}'),
