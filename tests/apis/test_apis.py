@@ -175,6 +175,6 @@ def test_fused_scores_equal_the_model(name, tmp_path, monkeypatch):
     model.eval()
     samples = [s.data for s in samples_of_files(cfg, [file])]
     (output,) = model.test_step(collate(cfg, samples))
-    expected = task_of_config(cfg).analysis.result(output, None)['pred_scores']
+    expected = task_of_config(cfg).protocol.result(output, None)['pred_scores']
     scores = torch.from_numpy(found['pred_scores'])
     assert_equal_but_for_rounding(scores, torch.from_numpy(expected), model)

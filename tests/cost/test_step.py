@@ -100,7 +100,7 @@ def test_a_step_is_counted_as_torch_counts_a_real_one(name):
     cfg = read_config(f'lm4ve::{name}')
     cost = cost_of_step(cfg, 2)
     cfg = fake_config(cfg)
-    data = task_of_config(cfg).batches.batch(cfg, 2, training=True)
+    data = task_of_config(cfg).protocol.batch(cfg, 2, training=True)
     model = build_fake(cfg)
     with FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:
         loss = loss_of(model, data)
@@ -215,7 +215,7 @@ def test_ddp_reduces_as_many_bytes_as_are_counted(demo, group):
         return done
 
     ddp.register_comm_hook(None, hook)
-    data = task_of_config(cfg).batches.batch(cfg, 2, training=True)
+    data = task_of_config(cfg).protocol.batch(cfg, 2, training=True)
     data = model.data_preprocessor(data, True)
     loss, _ = model.parse_losses(ddp(**data, mode='loss'))
     loss.backward()

@@ -27,7 +27,7 @@ from lm4ve.study.pictures.rows import list_rows
 from lm4ve.tasks import get_task
 from lm4ve.tasks.base.inputs import find_inputs
 from lm4ve.tasks.image import CheckedImageFolder, CheckedImageNet, ImageNetVariant
-from lm4ve.tasks.video.analysis import _read_frames
+from lm4ve.tasks.video.datasets.video_files import read_frames
 from tests.helpers.image.images import encode, fill, write
 from tools.analysis.iou.mask_datasets import folder as folder_of_masks
 
@@ -155,7 +155,7 @@ def test_image_net_variants_take_all_endings(tmp_path):
 
 
 def test_frames_of_a_video_are_of_any_ending(every_ending, warned):
-    frames = _read_frames(every_ending / 'n01498041')
+    frames = read_frames(every_ending / 'n01498041')
     assert frames.shape == (len(IMAGE_SUFFIXES), 48, 64, 3)
     assert '1 .tga' in warned[-1]
 

@@ -12,7 +12,7 @@ from lm4ve.draw.figures import to_image
 from lm4ve.draw.pictures import TokenMap
 from lm4ve.draw.solids import Solids, draw_solids, render
 from lm4ve.errors import UserError
-from lm4ve.tasks.pointcloud.analysis import Cloud
+from lm4ve.tasks.pointcloud.visualization import Cloud
 from lm4ve.tasks.rooms.visualization import draw_corner
 
 RED = (1.0, 0.0, 0.0)

@@ -479,7 +479,7 @@ def test_transparent_pictures_are_the_same_everywhere(tmp_path):
         expected = LoadImageFromFile()(dict(img_path=str(path)))['img']
         assert np.array_equal(np.asarray(read_picture(path))[..., ::-1], expected), path
         assert np.array_equal(pixels_of_file(path)[..., ::-1], expected), path
-        read = get_task('image').analysis.read_input(cfg, path, pipeline)
+        read = get_task('image').protocol.read(path, cfg, pipeline)
         assert np.array_equal(read['img'], expected), path
 
 

@@ -30,7 +30,7 @@ from lm4ve.draw.pictures import pixels_of
 from lm4ve.errors import UserError, check
 from lm4ve.runner.command_line import build_parser, read_config, run_tool
 from lm4ve.runner.flags import INSPECT
-from lm4ve.tasks.base.analysis import tested_loader
+from lm4ve.tasks.base.tested import tested_loader
 
 
 def open_data(cfg, args: argparse.Namespace) -> tuple[Items, Sequence]:

@@ -16,9 +16,9 @@ from steps import configs
 
 from lm4ve.cost.fake import build_fake, fake_config
 from lm4ve.release import formats
+from lm4ve.release.exporting import Exported
 from lm4ve.release.tracing import trace, traceable
 from lm4ve.tasks import get_task
-from lm4ve.tasks.base.export import Exported
 
 
 def classifier(width: int, size: int, depth: int) -> torch.nn.Module:
@@ -64,7 +64,7 @@ def main(argv=None) -> None:
     args.device = 'cpu'  # where onnxruntime is tested
     torch.manual_seed(0)
     function = Exported(
-        get_task('image').export, classifier(args.width, args.size, args.depth)
+        get_task('image').protocol, classifier(args.width, args.size, args.depth)
     )
 
     images = torch.randint(256, (max(2, *args.batches), 3, args.size, args.size)).byte()

@@ -36,7 +36,7 @@ def gradient_of(
     torch.manual_seed(0)
     model = build_fake(cfg).to(device)
     torch.manual_seed(0)
-    data = task_of_config(cfg).batches.batch(cfg, batch, training=True)
+    data = task_of_config(cfg).protocol.batch(cfg, batch, training=True)
     loss, _ = model.parse_losses(
         model(**model.data_preprocessor(data, True), mode='loss')
     )

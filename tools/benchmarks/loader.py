@@ -32,7 +32,7 @@ from mmengine.runner import set_random_seed
 from lm4ve.cost.step import cost_of_step
 from lm4ve.pixels import resample
 from lm4ve.runner.config import read_config
-from lm4ve.tasks.base.batches import trained_dataset
+from lm4ve.tasks.base.tested import trained_dataset
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 CLOUD = 'pointcloud/pointbert_llama'

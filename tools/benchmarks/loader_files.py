@@ -116,7 +116,7 @@ def full_scenes(root: Path, dataset: ConfigDict, count: int) -> None:
 
     Costs of models are counted for such a scene.
     """
-    from lm4ve.tasks.motion.batches import made_up_scene
+    from lm4ve.tasks.motion.made_up import made_up_scene
 
     root.mkdir(parents=True)
     scene = made_up_scene(Argoverse1Reader.future_steps)

@@ -95,7 +95,7 @@ def trainer(
     model = build_fake(cfg).to(device)
     if variant.channels_last:
         put_channels_last(model)
-    data = task_of_config(cfg).batches.batch(cfg, batch, training=True)
+    data = task_of_config(cfg).protocol.batch(cfg, batch, training=True)
     wrapper = dict(optimizer=dict(type='AdamW', lr=1e-5, fused=variant.fused))
     if variant.amp:
         wrapper.update(type='lm4ve.AutocastOptimWrapper', dtype=variant.amp)

@@ -64,7 +64,7 @@ def trainer(cfg: Config, batch: int, device: str, wrap=lambda model: model):
     cfg = fake_config(cfg)
     torch.manual_seed(0)
     model = build_fake(cfg).to(device)
-    data = task_of_config(cfg).batches.batch(cfg, batch, training=True)
+    data = task_of_config(cfg).protocol.batch(cfg, batch, training=True)
     optimizer = torch.optim.AdamW(
         [p for p in model.parameters() if p.requires_grad], lr=1e-5
     )

@@ -86,7 +86,7 @@ def made_up_step(cfg: Config, batch: int) -> tuple[Any, Any]:
     cfg = fake_config(cfg)
     torch.manual_seed(0)
     model = build_fake(cfg)
-    return model, task_of_config(cfg).batches.batch(cfg, batch, training=True)
+    return model, task_of_config(cfg).protocol.batch(cfg, batch, training=True)
 
 
 def step_of_runner(cfg: Config) -> tuple[Any, Any]:

@@ -13,7 +13,7 @@ from lm4ve.errors import UserError
 from lm4ve.runner.command_line import CONFIG, build_parser, read_config, run_tool
 from lm4ve.tasks import require_task
 from lm4ve.tasks.pointcloud import group_points
-from lm4ve.tasks.pointcloud.analysis import Cloud
+from lm4ve.tasks.pointcloud.visualization import Cloud
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -22,7 +22,7 @@ from lm4ve.runner.command_line import build_parser, read_config, run_tool
 from lm4ve.runner.flags import EVALUATE
 from lm4ve.runner.tables import print_table
 from lm4ve.tasks import require_task
-from lm4ve.tasks.base.analysis import tested_evaluator
+from lm4ve.tasks.base.tested import tested_evaluator
 from lm4ve.tasks.vqa import RetrievalInferencer, VQAInferencer
 
 

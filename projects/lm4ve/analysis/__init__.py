@@ -4,7 +4,7 @@ from lm4ve.analysis.activations import Analysis, Attention, Point
 from lm4ve.analysis.capture import analyse
 from lm4ve.analysis.measures import frequency, magnitude, normalize
 from lm4ve.analysis.points import default_points
-from lm4ve.tasks.base.analysis import Layout
+from lm4ve.tasks.base.layouts import Layout
 
 __all__ = [
     'Analysis',

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from lm4ve.analysis.measures import MEASURES, normalize
-from lm4ve.tasks.base.analysis import Layout
+from lm4ve.tasks.base.layouts import Layout
 
 
 @dataclass

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lm4ve.blocks.layer import LLMLayer
-from lm4ve.tasks.base.analysis import Row
+from lm4ve.tasks.base.layouts import Row
 
 #: The names of the three projections of modules that have no common one, named 'qkv'.
 _SPLIT = ('q_proj', 'k_proj', 'v_proj')

@@ -15,7 +15,8 @@ from lm4ve.analysis.attention import (
 from lm4ve.analysis.recording import Calls, RecordedCall
 from lm4ve.blocks.layer import LLMLayer
 from lm4ve.necks import LLMBlockNeck
-from lm4ve.tasks.base.analysis import Layout, TaskAnalysis, Watched
+from lm4ve.tasks.base.layouts import Layout, Watched
+from lm4ve.tasks.base.protocol import TaskProtocol
 
 #: Parts of a model whose attention is not the visual encoder's.
 _OTHERS = ('decoder', 'head', 'cls_head', 'text_encoder')
@@ -88,7 +89,7 @@ def list_sources(
 def recompute_attention(
     sources: Sequence[AttentionSource],
     model: Any,
-    task: TaskAnalysis,
+    protocol: TaskProtocol,
     calls: Calls,
     layout_of: LayoutOf,
 ) -> dict[str, Attention]:
@@ -97,7 +98,7 @@ def recompute_attention(
     Args:
         sources (Sequence[AttentionSource]): The attentions.
         model (nn.Module): The model.
-        task (TaskAnalysis): The task's hooks, which choose the row.
+        protocol (TaskProtocol): The task's, which chooses the row.
         calls (Calls): The recorded calls of modules.
         layout_of (Callable): Returns the layout of a module's tokens.
 
@@ -120,7 +121,7 @@ def recompute_attention(
             )
         else:
             is_block = source.label == _BLOCK
-            own = _recompute(name, module, is_block, inputs, call, task, layout_of)
+            own = _recompute(name, module, is_block, inputs, call, protocol, layout_of)
         if own is not None:
             attention[source.label] = own
     return attention
@@ -149,7 +150,7 @@ def _recompute(
     is_block: bool,
     inputs: Any,
     call: RecordedCall,
-    task: TaskAnalysis,
+    protocol: TaskProtocol,
     layout_of: LayoutOf,
 ) -> Attention | None:
     """Recompute one row of a module's attention; None if its tokens have no place.
@@ -160,7 +161,7 @@ def _recompute(
         is_block (bool): Whether it is a layer of the language model.
         inputs: The preprocessed batch.
         call (RecordedCall): The module's call.
-        task, layout_of: See :func:`recompute_attention`.
+        protocol, layout_of: See :func:`recompute_attention`.
     """
     x = call.input
     if not getattr(module, 'batch_first', True):
@@ -168,7 +169,7 @@ def _recompute(
     layout = layout_of(name, x.shape[1])
     if layout is None:
         return None
-    row, words = task.attention_row(layout, inputs)
+    row, words = protocol.attention_row(layout, inputs)
     padding_mask = layout.padding_mask
     if is_block:
         mask = call.arguments.get('mask')

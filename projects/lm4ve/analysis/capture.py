@@ -24,7 +24,8 @@ from lm4ve.analysis.recording import Calls, evaluation_mode, record_calls
 from lm4ve.errors import UserError
 from lm4ve.necks import LLMBlockNeck, layouts
 from lm4ve.tasks import task_of_model
-from lm4ve.tasks.base.analysis import Layout, TaskAnalysis
+from lm4ve.tasks.base.layouts import Layout
+from lm4ve.tasks.base.protocol import TaskProtocol
 
 #: Number of tokens -> the grid of the map that they were.
 Grids = dict[int, tuple[int, ...]]
@@ -60,7 +61,7 @@ def analyse(
     necks = [neck for _, neck in necks_of(host)]
     sources: list[AttentionSource] = []
     if attention:
-        sources = list_sources(host, necks, task.analysis.watched(host))
+        sources = list_sources(host, necks, task.protocol.watched(host))
 
     modules: set[nn.Module] = {host.data_preprocessor, *necks}
     modules.update(point.module for point in resolved.values())
@@ -71,9 +72,9 @@ def analyse(
         for neck in necks:
             stack.enter_context(neck.observe())
         calls = stack.enter_context(record_calls(modules))
-        outputs = host.test_step(task.analysis.runnable(data))
+        outputs = host.test_step(task.protocol.runnable(data))
 
-    placing = _Placing(host, task.analysis, calls, _map_grids(necks, calls))
+    placing = _Placing(host, task.protocol, calls, _map_grids(necks, calls))
     captured = {}
     for label, point in resolved.items():
         captured[label] = placing.place(label, point)
@@ -81,7 +82,7 @@ def analyse(
     def layout_of(name: str, count: int) -> Layout | None:
         return placing.layout_of(name, count, list(captured.values()))
 
-    rows = recompute_attention(sources, host, task.analysis, calls, layout_of)
+    rows = recompute_attention(sources, host, task.protocol, calls, layout_of)
     batch = len(next(iter(captured.values())).tokens)
     views = batch // max(len(outputs), 1)
     return Analysis(task.name, placing.inputs, captured, rows, outputs, views)
@@ -97,17 +98,17 @@ class _Placing:
 
     Args:
         model (nn.Module): The model.
-        task (TaskAnalysis): The task's hooks, which place tokens.
+        protocol (TaskProtocol): The task's, which places tokens.
         calls (Calls): The recorded inputs and outputs of modules.
         grids (dict): The grids of the maps that went into necks, by their number of
             tokens: tokens of the same number are taken to be those of the map.
     """
 
     def __init__(
-        self, model: Any, task: TaskAnalysis, calls: Calls, grids: Grids
+        self, model: Any, protocol: TaskProtocol, calls: Calls, grids: Grids
     ) -> None:
         self.model = model
-        self.task = task
+        self.protocol = protocol
         self.calls = calls
         self.grids = grids
         self.inputs = calls[model.data_preprocessor].output['inputs']
@@ -135,7 +136,7 @@ class _Placing:
         if grid is None:
             # Inside a neck maps are tokens, whose grid is that of the neck's input.
             grid = self.grids.get(count)
-        layout = self.task.layout_at(point.name, self.model, self.inputs, count, grid)
+        layout = self.protocol.layout(point.name, self.model, self.inputs, count, grid)
         return Point(point.name, tokens[:, layout.prefix :], layout)
 
     def layout_of(
@@ -157,7 +158,7 @@ class _Placing:
                 return point.layout
         grid = self.grids.get(count)
         try:
-            return self.task.layout_at(name, self.model, self.inputs, count, grid)
+            return self.protocol.layout(name, self.model, self.inputs, count, grid)
         except UserError:
             return None
 

@@ -15,7 +15,6 @@ from torch import nn
 from lm4ve.errors import check
 from lm4ve.runner.devices import find_device
 from lm4ve.tasks import task_of_config
-from lm4ve.tasks.base.analysis import tested_loader
 from lm4ve.tasks.base.building import (
     NamedSample,
     build_model,
@@ -23,6 +22,7 @@ from lm4ve.tasks.base.building import (
     collate,
     samples_of_files,
 )
+from lm4ve.tasks.base.tested import tested_loader
 
 __all__ = [
     'NamedSample',
@@ -108,7 +108,7 @@ def samples_by_index(cfg: Config, indices: Sequence[int]) -> list[NamedSample]:
     if not indices:
         return []
     dataset = DATASETS.build(tested_loader(cfg).dataset)
-    task = task_of_config(cfg).analysis
+    protocol = task_of_config(cfg).protocol
     samples = []
     for index in indices:
         check('--indices', index, least=0, most=len(dataset) - 1)
@@ -116,6 +116,6 @@ def samples_by_index(cfg: Config, indices: Sequence[int]) -> list[NamedSample]:
         description = data.get('data_samples', data)
         if isinstance(description, list):
             description = description[0]  # several views have the same name
-        name = task.sample_name(description, index)
+        name = protocol.sample_name(description, index)
         samples.append(NamedSample(f'test_{name}', data))
     return samples

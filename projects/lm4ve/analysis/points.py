@@ -84,7 +84,7 @@ def _points_of_task(model: nn.Module) -> dict[str, str]:
     """Return the points that the model's task adds, label -> module name; often none."""
     for task in all_tasks():
         if task.recognizes(type(model)):
-            points: dict[str, str] = task.analysis.further_points(model)
+            points: dict[str, str] = task.protocol.further_points(model)
             return points
     return {}
 

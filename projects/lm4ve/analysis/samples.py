@@ -16,7 +16,7 @@ from lm4ve.analysis.activations import Analysis, Attention
 from lm4ve.analysis.measures import MEASURES
 from lm4ve.draw.pictures import Picture, TokenMap, share_scales
 from lm4ve.tasks import get_task
-from lm4ve.tasks.base.analysis import Layout
+from lm4ve.tasks.base.layouts import Layout
 
 #: Color maps, both perceptually uniform.
 MEASURE_COLORS = 'viridis'
@@ -80,7 +80,7 @@ def samples_of(
         model (nn.Module): The model that was analysed, for the task's pictures.
         names (Sequence[str]): The names of the samples.
         evaluator (dict | list, optional): The config's settings of its metrics, for the
-            score of a prediction (:func:`lm4ve.tasks.base.analysis.tested_evaluator`).
+            score of a prediction (:func:`lm4ve.tasks.base.tested.tested_evaluator`).
         measures (Sequence[str]): Which of 'magnitude', 'frequency' to show.
         classes (Sequence[str], optional): Names of the labels.
         heads (int, optional): How many attention heads get a panel of their own, from
@@ -90,18 +90,18 @@ def samples_of(
 
     Returns:
         list[Sample]: The samples. Where a model sees several views of one, the first
-        view is shown; see :meth:`lm4ve.tasks.base.analysis.TaskAnalysis.frames_shown`.
+        view is shown; see :meth:`lm4ve.tasks.base.protocol.TaskProtocol.frames_shown`.
     """
-    task = get_task(analysis.kind).analysis
+    protocol = get_task(analysis.kind).protocol
     layouts = [point.layout for point in analysis.points.values()]
     layouts += [attention.layout for attention in analysis.attention.values()]
-    frames = task.frames_shown(analysis.inputs, layouts)
-    pictures = task.pictures(model, analysis.inputs, analysis.outputs, frames)
+    frames = protocol.frames_shown(analysis.inputs, layouts)
+    pictures = protocol.pictures(model, analysis.inputs, analysis.outputs, frames)
     splitting = _Splitting(analysis, frames)
     samples = []
     for i, (name, output) in enumerate(zip(names, analysis.outputs, strict=True)):
         sections, numbers = splitting.sections_of(i, measures, heads)
-        facts = {**task.facts(output, classes), **task.score(output, evaluator)}
+        facts = protocol.describe(output, classes, evaluator)
         samples.append(Sample(name, pictures[i], sections, facts, numbers))
     return samples
 

@@ -145,12 +145,12 @@ class ActivationVisHook(Hook):
             return
         model = unwrapped(runner.model)
         try:
-            task = task_of_model(type(model)).analysis
+            protocol = task_of_model(type(model)).protocol
             names = []
             for i in rows:
                 # Processes take turns with the samples of a data set.
                 index = (first + i) * get_world_size() + get_rank()
-                names.append(task.sample_name(outputs[i], index))
+                names.append(protocol.sample_name(outputs[i], index))
             batch = take(data_batch, rows, count)
             self._draw(runner, model, mode, batch, names)
         except UserError as e:

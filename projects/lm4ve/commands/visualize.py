@@ -30,7 +30,7 @@ from lm4ve.commands.flags import parser_of
 from lm4ve.errors import UserError, check
 from lm4ve.runner.config import read_checked_config
 from lm4ve.tasks import all_tasks
-from lm4ve.tasks.base.analysis import tested_evaluator
+from lm4ve.tasks.base.tested import tested_evaluator
 
 #: Heads with a panel of their own, unless all have one.
 _HEADS = 3

@@ -2,7 +2,7 @@
 
 :func:`cost_of_step` builds a config's model at full size under torch's
 ``FakeTensorMode`` and counts operations, memory and traffic of one training step. The
-task makes the batch (:mod:`lm4ve.tasks.base.batches`). From these counts
+task makes the batch (:mod:`lm4ve.tasks.base.protocol`). From these counts
 :func:`estimate_training` estimates memory, seconds of a step and hours on a GPU.
 """
 

@@ -175,7 +175,7 @@ def fake_config(cfg: Config) -> Config:
     if cfg.get('data_preprocessor') is not None:
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     _drop_checkpoints(cfg.model)
-    task_of_config(cfg).batches.imagine(cfg.model)
+    task_of_config(cfg).protocol.imagine(cfg.model)
     return cfg
 
 

@@ -22,7 +22,7 @@ from lm4ve.cost.fake import (
 from lm4ve.cost.length import samples_of_entry
 from lm4ve.cost.operations import FORMULAS, Operation, Recorder, storage_of
 from lm4ve.tasks import task_of_config
-from lm4ve.tasks.base.batches import trained_dataset
+from lm4ve.tasks.base.tested import trained_dataset
 
 #: Wrapper of an optimizer -> the dtype of its autocast where its config names none.
 _AUTOCAST = {'AmpOptimWrapper': 'float16', 'AutocastOptimWrapper': 'bfloat16'}
@@ -123,7 +123,7 @@ def cost_of_step(cfg: Config, batch: int | None = None) -> StepCost:
     cfg = fake_config(cfg)
     if batch is None:
         batch = batch_of(cfg)
-    data = task_of_config(cfg).batches.batch(cfg, batch, training=True)
+    data = task_of_config(cfg).protocol.batch(cfg, batch, training=True)
     amp = amp_dtype(cfg)
     resolve_auto_dtypes(cfg.model)
     with fake_tensors():

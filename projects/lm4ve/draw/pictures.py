@@ -35,7 +35,7 @@ class TokenMap:
         title (str): What the panel is called: a point's label, or a head.
         module (str): The module's name.
         values (np.ndarray): float64 ``[N]``, NaN at padding.
-        grid (tuple[int, ...]): See :class:`lm4ve.tasks.base.analysis.Layout`.
+        grid (tuple[int, ...]): See :class:`lm4ve.tasks.base.layouts.Layout`.
         limits (tuple[float, float], optional): The ends of its color scale; default:
             its smallest and its largest value.
     """

@@ -21,7 +21,7 @@ from lm4ve.release.tracing import output_axes, trace, traceable, varying_axes
 from lm4ve.runner.trained_config import portable_parts
 from lm4ve.tasks import task_of_config
 from lm4ve.tasks.base.building import classes_of, collate
-from lm4ve.tasks.base.export import Exported, TaskExport, as_tuple
+from lm4ve.tasks.base.protocol import TaskProtocol
 from lm4ve.version import __version__
 
 #: Format -> the ending of its files.
@@ -55,6 +55,31 @@ class Written(NamedTuple):
     size: int
     metadata: dict[str, Any]
     difference: float
+
+
+class Exported(nn.Module):
+    """A model as a function of tensors.
+
+    Args:
+        protocol (TaskProtocol): The task's.
+        model (nn.Module): The model, in evaluation mode.
+    """
+
+    def __init__(self, protocol: TaskProtocol, model: nn.Module) -> None:
+        super().__init__()
+        self.protocol = protocol
+        self.model = model
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Compute the outputs, one for each name of :attr:`TaskProtocol.outputs`."""
+        return _as_tuple(self.protocol.forward(self.model, *tensors))
+
+
+def _as_tuple(outputs: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Return one output or several as a tuple."""
+    if isinstance(outputs, Tensor):
+        return (outputs,)
+    return tuple(outputs)
 
 
 def check_packages(format: str) -> None:
@@ -115,13 +140,13 @@ def export_model(
         raise UserError(
             f"'{path}' exists. Fix: --overwrite, or another file with --out."
         )
-    export = task_of_config(cfg).export
+    protocol = task_of_config(cfg).protocol
     model, content = load_with_content(
         cfg, checkpoint, 'cpu', allow_partial, strict_config
     )
     classes = classes_of(cfg, content)
-    export.prepare(model)
-    metadata = metadata_of(export, model, cfg, checkpoint, classes)
+    protocol.prepare(model)
+    metadata = metadata_of(protocol, model, cfg, checkpoint, classes)
     # An error below leaves `path` as it was: the file is written beside it, and replaces
     # it at the end.
     with replacing(path) as beside:
@@ -131,13 +156,13 @@ def export_model(
             metadata['cfg'] = portable_parts(content)
             _write_and_verify_weights(model, beside, metadata, with_block)
         else:
-            run_file = _trace_and_write(export, model, cfg, format, beside, metadata)
-            difference = _compare(run_file, export, model, cfg, tolerance)
+            run_file = _trace_and_write(protocol, model, cfg, format, beside, metadata)
+            difference = _compare(run_file, protocol, model, cfg, tolerance)
     return Written(path, path.stat().st_size, metadata, difference)
 
 
 def _trace_and_write(
-    export: TaskExport,
+    protocol: TaskProtocol,
     model: nn.Module,
     cfg: Config,
     format: str,
@@ -147,7 +172,7 @@ def _trace_and_write(
     """Trace a model, write the file, and return a function that runs the written file.
 
     Args:
-        export (TaskExport): The task's hooks.
+        protocol (TaskProtocol): The task's.
         model (nn.Module): The model; a copy of it is fused.
         cfg (Config): Its config.
         format (str): 'onnx' or 'torch-export'.
@@ -156,23 +181,24 @@ def _trace_and_write(
     """
     write, load = _WRITERS[format]
     model = fuse(model)
-    tensors = export.tensors(model, collate(cfg, export.samples(cfg, _EXAMPLE)))
-    axes = varying_axes(tensors, export.all_axes())
-    function = Exported(export, model).eval()
+    samples = [protocol.example(cfg, number) for number in range(_EXAMPLE)]
+    tensors = protocol.tensors(model, collate(cfg, samples))
+    axes = varying_axes(tensors, protocol.all_axes())
+    function = Exported(protocol, model).eval()
     with traceable(), torch.no_grad():
         outputs = function(*tensors)
-        program = trace(function, tensors, axes, export.limits(model))
-        metadata['inputs'] = describe_tensors(export.inputs, tensors, axes)
+        program = trace(function, tensors, axes, protocol.limits(model))
+        metadata['inputs'] = describe_tensors(protocol.inputs, tensors, axes)
         metadata['outputs'] = describe_tensors(
-            export.outputs, outputs, output_axes(program, axes)
+            protocol.outputs, outputs, output_axes(program, axes)
         )
-        write(program, path, metadata, list(export.inputs), list(export.outputs))
+        write(program, path, metadata, list(protocol.inputs), list(protocol.outputs))
     return load(path)
 
 
 def _compare(
     run: formats.Run,
-    export: TaskExport,
+    protocol: TaskProtocol,
     model: nn.Module,
     cfg: Config,
     tolerance: float,
@@ -181,7 +207,7 @@ def _compare(
 
     Args:
         run (Callable): Runs the file.
-        export (TaskExport): The task's hooks.
+        protocol (TaskProtocol): The task's.
         model (nn.Module): The model.
         cfg (Config): Its config.
         tolerance (float): The largest difference that is accepted.
@@ -193,14 +219,14 @@ def _compare(
     Raises:
         UserError: A difference is larger than the tolerance, or not finite.
     """
-    samples = export.samples(cfg, max(_CHECKED))
+    samples = [protocol.example(cfg, number) for number in range(max(_CHECKED))]
     largest = 0.0
     for count in _CHECKED:
-        tensors = export.tensors(model, collate(cfg, samples[:count]))
+        tensors = protocol.tensors(model, collate(cfg, samples[:count]))
         with torch.no_grad():
             # A new batch, since models change the one that they get.
             batch = collate(cfg, samples[:count])
-            expected = as_tuple(export.expected(model, batch))
+            expected = _as_tuple(protocol.expected(model, batch))
         difference = largest_difference(expected, run(tensors))
         is_close = difference <= tolerance  # False for NaN
         if not is_close:
@@ -264,12 +290,12 @@ def _write_and_verify_weights(
 
 
 def metadata_of(
-    export: TaskExport, model: nn.Module, cfg: Config, checkpoint: str, classes: Any
+    protocol: TaskProtocol, model: nn.Module, cfg: Config, checkpoint: str, classes: Any
 ) -> dict[str, Any]:
     """Describe a model in plain data.
 
     Args:
-        export (TaskExport): The task's hooks.
+        protocol (TaskProtocol): The task's.
         model (nn.Module): The model.
         cfg (Config): Its config.
         checkpoint (str): Where its weights come from; only the file's name is kept.
@@ -281,12 +307,12 @@ def metadata_of(
             blocks[name] = without_folder(module.record())
     return dict(
         version=__version__,
-        task=export.task.name,
+        task=protocol.task.name,
         config=Path(cfg.filename).name,
         checkpoint=Path(checkpoint).name,
         classes=None if classes is None else list(classes),
         blocks=blocks,
-        **export.meaning(model, cfg),
+        **protocol.meaning(model, cfg),
     )
 
 

@@ -54,7 +54,7 @@ def trace(
 
     Args:
         function (nn.Module): Its ``forward`` takes ``*tensors``, as that of
-            :class:`lm4ve.tasks.base.export.Exported`.
+            :class:`lm4ve.release.exporting.Exported`.
         tensors (Sequence[Tensor]): An example of its inputs, of two samples or more.
         axes (Sequence[Mapping[int, str]]): For each input, the dimensions that vary ->
             their names. Dimensions of one name have one size.

@@ -154,21 +154,22 @@ def test_a_picture_has_the_numbers_of_the_configs_metric(scenes, convention, for
         ade = found['motion/minADE@6']
         fde = found['motion/minFDE@6']
         expected = f'minADE@6 {ade:.2f} m, minFDE@6 {fde:.2f} m'
-        score = motion.TASK.analysis.score(prediction, forms[form])
-        assert score == {'against the truth': expected}
+        facts = motion.TASK.protocol.describe(prediction, None, forms[form])
+        assert facts['against the truth'] == expected
 
 
 def test_a_picture_without_a_metric_or_a_future_has_no_numbers(scenes):
     (prediction,) = random_forecasts(scenes, 1)
-    score = motion.TASK.analysis.score
-    assert score(prediction, None) == {}
-    assert score(prediction, [dict(type='DumpResults', out_file_path='a.pkl')]) == {}
+    describe = motion.TASK.protocol.describe
+    dump = [dict(type='DumpResults', out_file_path='a.pkl')]
+    assert list(describe(prediction, None, None)) == ['prediction']
+    assert list(describe(prediction, None, dump)) == ['prediction']
     hidden = scenes[0].valid.copy()
     hidden[:, scenes[0].history_steps :] = False
     blind = dict(prediction, scene=dataclasses.replace(scenes[0], valid=hidden))
     settings = dict(type='lm4ve.MotionMetric', convention='argoverse2')
-    assert score(blind, settings) == {}
-    assert score(dict(scene=scenes[0]), settings) == {}
+    assert list(describe(blind, None, settings)) == ['prediction']
+    assert describe(dict(scene=scenes[0]), None, settings) == {}
 
 
 @pytest.mark.parametrize('convention', CONVENTIONS)

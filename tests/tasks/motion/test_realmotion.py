@@ -15,6 +15,7 @@ from lm4ve.blocks import LLMBlock
 from lm4ve.errors import UserError
 from lm4ve.registry import MODELS
 from lm4ve.runner.config import read_config
+from lm4ve.tasks.base.tested import pipeline_of
 from lm4ve.tasks.motion import (
     TASK,
     Argoverse2Reader,
@@ -24,7 +25,6 @@ from lm4ve.tasks.motion import (
     collate_sub_scenes,
     preprocess_split,
 )
-from lm4ve.tasks.motion.analysis import MotionAnalysis
 from lm4ve.tasks.motion.models.agent_embedding import neighborhood
 from tests.helpers.motion import realmotion as given
 from tests.helpers.stored_results import read_part, text_of
@@ -246,8 +246,7 @@ def test_scenes_without_motion_are_refused_by_a_message_that_says_what_to_do(sce
 def test_a_file_is_read_in_the_detail_that_the_config_needs(scenarios, detailed):
     cfg = read_config(ROOT / 'configs/motion/realmotion_argoverse2.py')
     file = Argoverse2Reader(scenarios).files()[0]
-    pipeline = cfg.test_dataloader.dataset.pipeline
-    found = MotionAnalysis(TASK).read_input(cfg, file, pipeline)
+    found = TASK.protocol.read(file, cfg, pipeline_of(cfg))
     cached = VectorizeSubScenes()(dict(scene=detailed[0]))
     np.testing.assert_allclose(
         found['sub_scenes'][-1]['lanes'], cached['sub_scenes'][-1]['lanes'], atol=1e-3

@@ -15,7 +15,7 @@ from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope
 
 from lm4ve.errors import UserError
-from lm4ve.tasks.video.export import decoded_by
+from lm4ve.tasks.video.task import decoded_by
 from tests.helpers.tasks import FOLDERS
 
 SIZE = 224

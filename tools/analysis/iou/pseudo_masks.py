@@ -18,7 +18,7 @@ from torch import Tensor
 from lm4ve.analysis.activations import Analysis, Attention, Point
 from lm4ve.analysis.measures import MEASURES
 from lm4ve.errors import UserError, check
-from lm4ve.tasks.base.analysis import Layout
+from lm4ve.tasks.base.layouts import Layout
 
 THRESHOLDS = tuple(i / 10 for i in range(1, 10))
 #: How a pixel mask becomes a token mask.

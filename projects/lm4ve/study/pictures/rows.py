@@ -19,7 +19,7 @@ from lm4ve.data.suffixes import has_image_suffix
 from lm4ve.errors import UserError, check, listing, require
 from lm4ve.runner.config import read_config
 from lm4ve.study.pictures.items import DatasetItem, Item, file_of
-from lm4ve.tasks.base.analysis import tested_loader
+from lm4ve.tasks.base.tested import tested_loader
 from lm4ve.text.annotation_files import read_rows
 
 COLUMNS = ('item', 'label', 'split', 'group')

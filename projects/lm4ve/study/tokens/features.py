@@ -31,7 +31,7 @@ from lm4ve.study.pictures.data import ProbeData
 from lm4ve.study.tokens.encoders import Encoder
 from lm4ve.study.tokens.pooling import pool_tokens
 from lm4ve.study.tokens.token_file import TOKENS, TokenFile, open_token_file
-from lm4ve.tasks.base.analysis import proportional_grid
+from lm4ve.tasks.base.layouts import proportional_grid
 
 #: Inputs that the encoder gets at a time.
 BATCH = 64

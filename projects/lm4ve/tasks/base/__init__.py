@@ -1,7 +1,7 @@
-"""The protocol of a task: its declaration, and the hooks that it may implement.
+"""The protocol of a task: its declaration, and what the package asks of it.
 
-``task`` has the declaration and the table of tasks. ``analysis``, ``export`` and
-``batches`` are modules of the same names as a task's, with the default hooks;
+``task`` has the declaration and the table of tasks; ``protocol`` what a task may write, with
+what suits most. ``layouts``, ``describing``, ``made_up`` and ``tested`` are for protocols.
 ``inference`` and ``answering`` have the bases of inferencers; ``building`` builds models
 and samples from a config.
 """

@@ -24,9 +24,9 @@ from lm4ve.necks.fusing import fuse
 from lm4ve.runner import checkpoint_files
 from lm4ve.runner.devices import find_device
 from lm4ve.runner.trained_config import Use, compare_with_training
-from lm4ve.tasks.base.analysis import tested_dataset, tested_pipeline
 from lm4ve.tasks.base.inputs import Input, Inputs, find_inputs
 from lm4ve.tasks.base.task import Task, task_of_config
+from lm4ve.tasks.base.tested import pipeline_of, tested_dataset
 from lm4ve.zoo import find_checkpoint
 
 
@@ -211,20 +211,16 @@ def _read_each(
 
     Args:
         cfg (Config): Has the pipeline.
-        task (Task): Its analysis reads the sources.
+        task (Task): Its protocol reads the sources.
         inputs (Inputs): The files or arrays.
         options (dict): Those of the task's ``input_options`` that were given.
     """
     if not inputs.sources:
         return
-    pipeline = tested_pipeline(cfg)
 
     def read(source: Path | np.ndarray) -> dict[str, Any]:
-        # read_input may change transforms, for an array that needs no reading for
-        # example: each source has copies, so that the next one is not affected.
-        transforms = [dict(transform) for transform in pipeline]
-        data: dict[str, Any] = task.analysis.read_input(
-            cfg, source, transforms, **options
+        data: dict[str, Any] = task.protocol.read(
+            source, cfg, pipeline_of(cfg), **options
         )
         return data
 

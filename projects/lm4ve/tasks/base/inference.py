@@ -1,7 +1,7 @@
 """Applies a trained model to files and returns plain data, for every task.
 
 :class:`TaskInferencer` is the base of all our inferencers. :class:`FileInferencer`
-reads and draws files through the task's analysis, so that a task needs no inferencer of
+reads and draws files through the task's protocol, so that a task needs no inferencer of
 its own.
 """
 
@@ -21,10 +21,11 @@ from lm4ve.draw.figures import save_picture, to_image
 from lm4ve.draw.visualizer import PredictionVisualizer
 from lm4ve.errors import check
 from lm4ve.runner.config import read_config
-from lm4ve.tasks.base.analysis import TaskAnalysis, tested_evaluator
 from lm4ve.tasks.base.building import collate, each_sample, inference_model
 from lm4ve.tasks.base.inputs import Input, find_inputs
+from lm4ve.tasks.base.protocol import TaskProtocol
 from lm4ve.tasks.base.task import require_task, task_of_config
+from lm4ve.tasks.base.tested import tested_evaluator
 
 
 class TaskInferencer(BaseInferencer):
@@ -124,7 +125,7 @@ class TaskInferencer(BaseInferencer):
 
 
 class FileInferencer(TaskInferencer):
-    """Predicts for files, for any task with an analysis.
+    """Predicts for files, for any task that reads them.
 
     Example::
 
@@ -133,7 +134,7 @@ class FileInferencer(TaskInferencer):
     """
 
     def _init_pipeline(self, cfg: Config) -> None:
-        """Leave MMEngine's pipeline out: the task's analysis reads the files."""
+        """Leave MMEngine's pipeline out: the task's protocol reads the files."""
 
     def _init_collate(self, cfg: Config) -> None:
         """Leave MMEngine's collate function out: :func:`collate` makes the batches."""
@@ -164,7 +165,7 @@ class FileInferencer(TaskInferencer):
         Returns:
             list[dict]: For each file that was read its ``name``, its ``path`` (None for
             an array) and the plain data of
-            :meth:`lm4ve.tasks.base.analysis.TaskAnalysis.result`.
+            :meth:`lm4ve.tasks.base.protocol.TaskProtocol.result`.
 
         Raises:
             UserError: A file that is named itself is missing, unreadable, or of another
@@ -180,13 +181,13 @@ class FileInferencer(TaskInferencer):
         for batch in self._with_progress(batches, count):
             names = [sample.name for sample in batch]
             collated = collate(self.cfg, [sample.data for sample in batch])
-            data = task.analysis.runnable(collated)
+            data = task.protocol.runnable(collated)
             outputs = self.model.test_step(data)
             for sample, output in zip(batch, outputs, strict=True):
-                result = task.analysis.result(output, self.classes)
+                result = task.protocol.result(output, self.classes)
                 results.append(dict(name=sample.name, path=sample.path, **result))
             if show or out_dir is not None:
-                drawn = self._draw(task.analysis, data, outputs, names)
+                drawn = self._draw(task.protocol, data, outputs, names)
                 self._present(drawn, names, show, wait_time, out_dir)
         return results
 
@@ -198,17 +199,17 @@ class FileInferencer(TaskInferencer):
         return tqdm(batches, 'inference', count, disable=None)
 
     def _draw(
-        self, analysis: TaskAnalysis, data: Any, outputs: list[Any], names: list[str]
+        self, protocol: TaskProtocol, data: Any, outputs: list[Any], names: list[str]
     ) -> list[np.ndarray]:
         """Draw the inputs of a batch under their names and facts, uint8 ``[H, W, 3]``, RGB."""
         from matplotlib.figure import Figure
 
         inputs = self.model.data_preprocessor(data, False)['inputs']
-        pictures = analysis.pictures(self.model, inputs, outputs, 0)
+        pictures = protocol.pictures(self.model, inputs, outputs, 0)
         drawn = []
         for picture, name, output in zip(pictures, names, outputs, strict=True):
-            facts = analysis.facts(output, self.classes)
-            facts.update(analysis.score(output, tested_evaluator(self.cfg)))
+            evaluator = tested_evaluator(self.cfg)
+            facts = protocol.describe(output, self.classes, evaluator)
             lines = [name]
             for fact, value in facts.items():
                 lines.append(f'{fact}: {value}')

@@ -44,8 +44,8 @@ class Task:
             and its mirror image, which ``tools/test.py --tta`` uses by default; empty
             where a mirror image may be of another class.
         inferencer (str): Full name of the class that applies the task's models to a
-            user's inputs, for :mod:`lm4ve.apis`. Defaults to the readers and plots of
-            ``analysis.py``.
+            user's inputs, for :mod:`lm4ve.apis`. By default it reads and draws by
+            :attr:`protocol`.
         input_options (Mapping[str, str]): Name to help text of options that reading a
             file may need; ``lm4ve visualize`` has a flag for each.
     """
@@ -97,39 +97,16 @@ class Task:
         return sorted(public)
 
     @property
-    def analysis(self) -> Any:
-        """``ANALYSIS`` of the package's module ``analysis``, or plain grids of tokens."""
-        return self._hooks('analysis', 'ANALYSIS', default_class='TaskAnalysis')
+    def protocol(self) -> Any:
+        """``PROTOCOL`` of the package's module ``task``, or what suits most tasks.
 
-    @property
-    def export(self) -> Any:
-        """``EXPORT`` of the package's module ``export``, or what suits most models."""
-        return self._hooks('export', 'EXPORT', default_class='TaskExport')
-
-    @property
-    def batches(self) -> Any:
-        """``BATCHES`` of the package's module ``batches``, or the samples of its export."""
-        return self._hooks('batches', 'BATCHES', default_class='TaskBatches')
-
-    def _hooks(self, module: str, constant: str, default_class: str) -> Any:
-        """Return the task's own hooks, or default ones where it has none.
-
-        Hooks are an object. A task's own is a constant in a module of its package; a
-        default one is an instance of a class in the module of the same name beside this
-        file. Either module is imported here only, since it needs the task's packages.
-
-        Args:
-            module (str): The name of the module, for example 'export'.
-            constant (str): The hooks in the package's module, for example 'EXPORT'.
-            default_class (str): The class of the default hooks, for example
-                'TaskExport'.
+        Either is imported here only, since it needs the task's packages.
         """
-        module_of_task = f'{self.package}.{module}'
-        if importlib.util.find_spec(module_of_task) is not None:
-            return getattr(importlib.import_module(module_of_task), constant)
-        module_of_defaults = importlib.import_module(f'lm4ve.tasks.base.{module}')
-        hooks_class = getattr(module_of_defaults, default_class)
-        return hooks_class(self)
+        module = f'{self.package}.task'
+        if importlib.util.find_spec(module) is not None:
+            return importlib.import_module(module).PROTOCOL
+        default = importlib.import_module('lm4ve.tasks.base.protocol')
+        return default.TaskProtocol(self)
 
 
 #: Name -> the package that declares ``TASK``. :func:`register_task` adds rows.

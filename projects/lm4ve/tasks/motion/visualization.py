@@ -1,14 +1,16 @@
-"""Pictures of scenes: map, history, truth, and K forecasts with probabilities."""
+"""Pictures of scenes: map, history, truth, K forecasts with probabilities, and values of tokens."""
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lm4ve.draw.figures import to_image
+from lm4ve.draw.figures import BACKGROUND, to_image, without_ticks
+from lm4ve.draw.pictures import Picture, TokenMap
 from lm4ve.draw.visualizer import PredictionVisualizationHook, PredictionVisualizer
 from lm4ve.registry import HOOKS, VISUALIZERS
 from lm4ve.tasks.motion.structures import Scene
@@ -168,3 +170,103 @@ class MotionVisualizationHook(PredictionVisualizationHook):
         runner.visualizer.add_datasample(
             f'{mode}_{name}', sample, **self.options(runner, name)
         )
+
+
+class TrafficScene(Picture):
+    """Agents and lanes of a traffic scene, in the focal agent's frame.
+
+    Args:
+        inputs (dict[str, np.ndarray]): A sample of the batch of
+            :func:`lm4ve.tasks.motion.transforms.scenes.collate_scenes`.
+        prediction (dict): The model's output for the sample: if it is a forecaster's,
+            with ``scene``, ``trajectories`` and ``probabilities``, as in
+            :func:`draw_scene`.
+    """
+
+    side = 2.1
+    caption = 'past blue, truth green, forecasts red'
+
+    def __init__(self, inputs: dict[str, np.ndarray], prediction: dict) -> None:
+        valid = inputs['agents_valid'] & ~inputs['agent_padding'][:, None]
+        # The numbers of the agents that were observed, in the order of drawing: the focal
+        # agent, number 0, is the last and on top.
+        self.drawn_agents = np.flatnonzero(valid.any(axis=1))[::-1]
+        # The observed positions of each of these agents, [n, 2].
+        self.paths = [inputs['agents'][i][valid[i]] for i in self.drawn_agents]
+        # Padding included.
+        self.num_agents = len(valid)
+        self.lanes = inputs['lanes']
+        self.kept_lanes = np.flatnonzero(~inputs['lane_padding'])
+        self.prediction = prediction
+
+    def draw_input(self, axes: Any, time: int = 0) -> None:
+        """Draw the map, histories, the truth and, where a model gave them, the forecasts.
+
+        A prediction holds the scene that it belongs to. The panel stays white for a
+        model whose outputs have none. A scene is one picture, so ``time`` is not used.
+        """
+        if 'scene' in self.prediction:
+            draw_scene(
+                axes,
+                self.prediction['scene'],
+                self.prediction.get('trajectories'),
+                self.prediction.get('probabilities'),
+            )
+        self._finish(axes, 'white')
+
+    def draw_values(
+        self, axes: Any, tokens: TokenMap, colors: str, time: int = 0
+    ) -> None:
+        """Color agents and lanes by the values of their tokens.
+
+        A model may give tokens of agents alone: then lanes are thin and white.
+
+        Args:
+            axes (matplotlib.axes.Axes): Where to draw.
+            tokens (TokenMap): Its values ``[A]`` or ``[A + L]`` are those of all agents,
+                then of all lanes, padding included.
+            colors (str): The name of the color map.
+            time (int): Not used; a scene is one picture.
+        """
+        style: dict[str, Any] = dict(cmap=colors, norm=tokens.norm())
+        agent_values = tokens.values[: self.num_agents]
+        lane_values = tokens.values[self.num_agents :]
+        self._draw_lanes(axes, lane_values, style)
+        self._draw_agents(axes, agent_values[self.drawn_agents], style)
+        self._finish(axes, BACKGROUND)
+
+    def _draw_lanes(self, axes: Any, values: np.ndarray, style: dict[str, Any]) -> None:
+        """Draw the lanes in the colors of their values ``[L]``, or in white for values ``[0]``."""
+        lines = list(self.lanes[self.kept_lanes])
+        if len(values) == 0:
+            lanes = LineCollection(lines, colors='white', linewidths=0.8)
+        else:
+            kept = values[self.kept_lanes]
+            lanes = LineCollection(lines, array=kept, linewidths=1.6, **style)
+        axes.add_collection(lanes)
+
+    def _draw_agents(
+        self, axes: Any, values: np.ndarray, style: dict[str, Any]
+    ) -> None:
+        """Draw each path and a disk at its end, a larger one for the focal agent.
+
+        Args:
+            axes (matplotlib.axes.Axes): Where to draw.
+            values (np.ndarray): One for each of ``self.paths``.
+            style (dict): The color map and its norm.
+        """
+        paths = LineCollection(
+            self.paths, array=values, linewidths=2.5, zorder=2, **style
+        )
+        axes.add_collection(paths)
+        x, y = np.array([path[-1] for path in self.paths]).T
+        sizes = np.where(self.drawn_agents == 0, 70, 30)
+        axes.scatter(
+            x, y, c=values, s=sizes, edgecolors='k', linewidths=0.7, zorder=3, **style
+        )
+
+    def _finish(self, axes: Any, background: str) -> None:
+        """Show 50 m around the focal agent, without title and ticks."""
+        reach = (-50.0, 50.0)  # meters
+        axes.set(xlim=reach, ylim=reach, aspect='equal', facecolor=background, title='')
+        without_ticks(axes)

@@ -11,9 +11,9 @@ from mmengine.dataset import Compose
 from lm4ve.draw.figures import to_image
 from lm4ve.errors import UserError, first_line
 from lm4ve.registry import TRANSFORMS
-from lm4ve.tasks.base.analysis import tested_pipeline
 from lm4ve.tasks.base.answering import AnsweringInferencer, name_of
 from lm4ve.tasks.base.inputs import find_inputs
+from lm4ve.tasks.base.tested import pipeline_of
 from lm4ve.tasks.rooms import TASK
 from lm4ve.tasks.rooms.datasets.scene_files import RoomFile
 from lm4ve.tasks.rooms.visualization import draw_sample
@@ -60,7 +60,7 @@ class RoomInferencer(AnsweringInferencer):
     texts = ('situation', 'question')
 
     def _init_pipeline(self, cfg: Config) -> Any:
-        return RoomReader(tested_pipeline(cfg))
+        return RoomReader(pipeline_of(cfg))
 
     def __call__(
         self,

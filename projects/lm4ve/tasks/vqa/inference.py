@@ -1,6 +1,6 @@
 """Inferencers in MMEngine's style: answer questions about images, rank images or captions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,11 @@ from lm4ve.data.image_files import MAX_PIXELS, MOST_PIXELS, find_defect, read_pi
 from lm4ve.draw.figures import to_image
 from lm4ve.draw.file_names import file_name
 from lm4ve.draw.rankings import SHOWN, Ranking, best
-from lm4ve.errors import check, require
-from lm4ve.tasks.base.analysis import tested_field, tested_pipeline
+from lm4ve.errors import UserError, check, require
 from lm4ve.tasks.base.answering import AnsweringInferencer, name_of
 from lm4ve.tasks.base.inference import TaskInferencer
 from lm4ve.tasks.base.inputs import find_inputs
+from lm4ve.tasks.base.tested import pipeline_of, tested_field
 from lm4ve.tasks.vqa import TASK
 from lm4ve.tasks.vqa.loops import encode_captions, score_chosen
 from lm4ve.tasks.vqa.visualization import INDEPENDENT, draw_images, draw_ranking
@@ -72,49 +72,54 @@ def pixels_of_file(image: Image) -> np.ndarray:
     return np.ascontiguousarray(pixels[..., ::-1])
 
 
-class _ImageInferencer(TaskInferencer):
-    """A model of this task, with the config's test pipeline."""
+class ImageReader:
+    """A pipeline for entries whose image is in a file or an array.
 
-    task = TASK.name
-    #: Whether it needs a model that answers questions, or one that scores pairs.
-    asks: bool
+    Args:
+        pipeline (Sequence[dict]): With ``LoadImageFromFile``, for files.
+    """
 
-    @property
-    def max_pixels(self) -> int:
-        """The most pixels of an image, by the config's test data set."""
-        return tested_field(self.cfg, 'max_pixels', MAX_PIXELS)
-
-    def check_model(self, model: nn.Module) -> None:
-        """Refuse a head of the other kind."""
-        has_vocabulary = hasattr(model.head, 'vocabulary')
-        require(
-            has_vocabulary == self.asks,
-            f'{type(self).__name__} takes a model.head {"with" if self.asks else "without"} a '
-            f'vocabulary, not {type(model.head).__name__}. Fix: the inferencer of its task.',
-        )
-
-    def _init_pipeline(self, cfg: Config) -> Callable:
-        """Return the config's test pipeline, for entries with a file or an array."""
+    def __init__(self, pipeline: Sequence[dict]) -> None:
         loading = []
         others = []
-        for step in tested_pipeline(cfg):
+        for step in pipeline:
             if 'LoadImage' in step['type']:
                 loading.append(step)
             else:
                 others.append(step)
-        load = Compose(loading)
-        rest = Compose(others)
+        self.load = Compose(loading)
+        self.rest = Compose(others)
 
-        def pipeline(entry: dict) -> dict:
-            image = entry['img_path']
-            if isinstance(image, np.ndarray):
-                return rest(dict(entry, img=image, ori_shape=image.shape[:2]))
-            return rest(load(dict(entry, img_path=str(image))))
+    def __call__(self, entry: dict) -> dict:
+        """Return the sample of an entry with ``img_path``, a file or an array, and ``text``."""
+        image = entry['img_path']
+        if isinstance(image, np.ndarray):
+            results = dict(entry, img=image, ori_shape=image.shape[:2])
+        else:
+            results = self.load(dict(entry, img_path=str(image)))
+        sample: dict = self.rest(results)
+        return sample
 
-        return pipeline
+
+def max_pixels_of(cfg: Config) -> int:
+    """Return the most pixels of an image, by a config's test data set."""
+    most: int = tested_field(cfg, 'max_pixels', MAX_PIXELS)
+    return most
 
 
-class VQAInferencer(_ImageInferencer, AnsweringInferencer):
+def _refuse_head(inferencer: TaskInferencer, model: nn.Module) -> None:
+    """Refuse a model whose head is of the other kind.
+
+    Raises:
+        UserError: The message names the head.
+    """
+    raise UserError(
+        f'{type(inferencer).__name__} does not take a model.head of the type '
+        f"'{type(model.head).__name__}'. Fix: the inferencer of its task."
+    )
+
+
+class VQAInferencer(AnsweringInferencer):
     """Ask questions about images::
 
         inferencer = VQAInferencer(config, checkpoint)
@@ -124,8 +129,16 @@ class VQAInferencer(_ImageInferencer, AnsweringInferencer):
     ``allow_partial``, ``show_progress`` and ``strict_config``.
     """
 
-    asks = True
+    task = TASK.name
     source = 'img_path'
+
+    def check_model(self, model: nn.Module) -> None:
+        """Refuse a model that answers no questions."""
+        if not hasattr(model.head, 'vocabulary'):
+            _refuse_head(self, model)
+
+    def _init_pipeline(self, cfg: Config) -> ImageReader:
+        return ImageReader(pipeline_of(cfg))
 
     def __call__(
         self,
@@ -153,7 +166,7 @@ class VQAInferencer(_ImageInferencer, AnsweringInferencer):
                 many questions as images.
         """
         rows: dict[str, list[Any]] = dict(
-            img_path=list_images(images, self.max_pixels),
+            img_path=list_images(images, max_pixels_of(self.cfg)),
             question=list_texts(question, 'question'),
         )
         return self.ask(rows, **kwargs)
@@ -166,7 +179,7 @@ class VQAInferencer(_ImageInferencer, AnsweringInferencer):
         return to_image(figure)
 
 
-class RetrievalInferencer(_ImageInferencer):
+class RetrievalInferencer(TaskInferencer):
     """Find the images that a text describes, or the captions that describe an image::
 
         inferencer = RetrievalInferencer(config, checkpoint)
@@ -177,7 +190,15 @@ class RetrievalInferencer(_ImageInferencer):
     ``allow_partial``, ``show_progress`` and ``strict_config``.
     """
 
-    asks = False
+    task = TASK.name
+
+    def check_model(self, model: nn.Module) -> None:
+        """Refuse a model that answers questions and scores no pairs."""
+        if hasattr(model.head, 'vocabulary'):
+            _refuse_head(self, model)
+
+    def _init_pipeline(self, cfg: Config) -> ImageReader:
+        return ImageReader(pipeline_of(cfg))
 
     def __call__(
         self,
@@ -211,7 +232,7 @@ class RetrievalInferencer(_ImageInferencer):
             UserError: An image cannot be read, or a text is empty.
         """
         check('rank', rank, choices=('images', 'captions'))
-        found = list_images(images, self.max_pixels)
+        found = list_images(images, max_pixels_of(self.cfg))
         texts = list_texts(caption, 'caption')
         table = self.score(found, texts, batch_size)
         is_shown = show or out_dir is not None
@@ -283,7 +304,7 @@ def _draw_images(text: str, ranked: Sequence[tuple[Image, float]]) -> np.ndarray
     return to_image(draw_images(text, panels))
 
 
-def inferencer_of(config: Config, *args: Any, **kwargs: Any) -> _ImageInferencer:
+def inferencer_of(config: Config, *args: Any, **kwargs: Any) -> TaskInferencer:
     """Build the inferencer that fits a config's head."""
     if str(config.model.head.type).endswith('VQAHead'):
         return VQAInferencer(config, *args, **kwargs)

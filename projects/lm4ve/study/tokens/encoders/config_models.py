@@ -16,9 +16,9 @@ from lm4ve.runner.config import merge_options, read_config
 from lm4ve.study.pictures.reading import holds_rgb
 from lm4ve.study.tokens.encoders.encoder import EncoderParts, FrozenModel
 from lm4ve.tasks import task_of_config
-from lm4ve.tasks.base.analysis import prefix_of, tested_dataset
-from lm4ve.tasks.base.batches import pipeline_of
 from lm4ve.tasks.base.building import collate
+from lm4ve.tasks.base.layouts import prefix_of
+from lm4ve.tasks.base.tested import pipeline_of, tested_dataset
 
 #: Backbones of mmpretrain that give tokens as ``[B, C, N]``.
 _CHANNELS_FIRST = ('MlpMixer', 'EfficientFormer')
@@ -53,7 +53,7 @@ def load_config_model(
     _return_all_tokens(model.backbone)
 
     parts = dict(preprocessor=model.data_preprocessor, backbone=model.backbone)
-    facts = [cfg.model.to_dict(), pipeline_of(cfg, training=False)]
+    facts = [cfg.model.to_dict(), pipeline_of(cfg)]
     return EncoderParts(
         module=FrozenModel(nn.ModuleDict(parts), _BackboneRun(cfg, task.name)),
         transform=_PipelineTransform(cfg, task),
@@ -160,7 +160,7 @@ class _PipelineTransform:
             source (Image.Image | dict): A picture in RGB, or what the config's data set
                 gives its pipeline, which is not changed.
         """
-        pipeline = pipeline_of(self.cfg, training=False)
+        pipeline = pipeline_of(self.cfg)
         if not isinstance(source, Image.Image):
             return Compose(pipeline)(copy.deepcopy(source))
         pixels = np.asarray(source)  # [H, W, 3]
@@ -169,4 +169,4 @@ class _PipelineTransform:
         if not holds_rgb(dataset_type):
             bgr = pixels[..., ::-1]
             pixels = np.ascontiguousarray(bgr)
-        return self.task.analysis.read_input(self.cfg, pixels, pipeline)
+        return self.task.protocol.read(pixels, self.cfg, pipeline)

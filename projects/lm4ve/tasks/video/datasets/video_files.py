@@ -1,4 +1,4 @@
-"""Finds damaged video files, which decoders do not always report; writes videos.
+"""Finds damaged video files, which decoders do not always report; writes videos, reads frames.
 
 decord returns repeated frames for a truncated file, or tries for minutes; PyAV raises
 an ``IndexError`` for an audio file; and a video of one frame trains as a still picture.
@@ -13,6 +13,10 @@ from typing import Any, BinaryIO
 import av
 import numpy as np
 
+from lm4ve.data.folder_listing import OTHER_ENDING, FolderListing, warn_left_out
+from lm4ve.data.image_files import read_pixels
+from lm4ve.data.suffixes import has_image_suffix
+from lm4ve.errors import UserError
 from lm4ve.files import is_file, is_storage_error
 
 #: FFmpeg's formats whose frames lie in other files.
@@ -171,3 +175,28 @@ def write_video(path: str | Path, frames: np.ndarray, fps: int) -> None:
             container.mux(stream.encode(picture))
         # The frames that the encoder still holds.
         container.mux(stream.encode())
+
+
+def read_frames(folder: Path) -> np.ndarray:
+    """Read a folder's images as one RGB array, sorted by number, then by name.
+
+    A warning names what else is in the folder.
+
+    Raises:
+        UserError: There are fewer than two frames, of several sizes, or damaged ones.
+    """
+    files = []
+    others = FolderListing()
+    for path in folder.iterdir():
+        if has_image_suffix(path):
+            files.append(path)
+        elif path.is_file():
+            others.leave_out(OTHER_ENDING, path.name)
+    warn_left_out(others, folder, 'frames')
+    # Numbers need no leading zeros: 9 comes before 10.
+    files.sort(key=lambda path: (len(path.stem), path.stem))
+    frames = [read_pixels(path) for path in files]
+    sizes = {frame.shape for frame in frames}
+    if len(frames) < 2 or len(sizes) > 1:
+        raise UserError(f"'{folder}' must hold two or more images of one size.")
+    return np.stack(frames)[..., ::-1]

@@ -1,70 +1,12 @@
-"""Hooks of the point-cloud task for `lm4ve visualize`."""
+"""Draws a point cloud, and the values of its groups."""
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmengine.config import Config
-from mmengine.dataset import Compose
-from torch import Tensor, nn
 
 from lm4ve.draw.figures import BACKGROUND, without_ticks
 from lm4ve.draw.pictures import Picture, TokenMap
 from lm4ve.draw.solids import Solids, draw_solids, view_axes
-from lm4ve.errors import require
-from lm4ve.tasks.base.analysis import Layout, TaskAnalysis, tested_dataset
-from lm4ve.tasks.pointcloud import TASK
-from lm4ve.tasks.pointcloud.datasets.readers import find_nonfinite, read_points
-
-
-class PointCloudAnalysis(TaskAnalysis):
-    """Clouds ``[B, N, 3]``, a token for each group of points."""
-
-    def read_input(
-        self, cfg: Config, path: Path, pipeline: list[dict], **options: Any
-    ) -> dict:
-        """Read a file's points, and send them through the test pipeline.
-
-        Raises:
-            UserError: The file is damaged, or a point is not finite.
-        """
-        for transform in pipeline:
-            is_sampling = transform['type'].endswith('SamplePoints')
-            # Data sets store farthest points first, or in random order; files do not.
-            if is_sampling and transform.get('method') == 'first':
-                transform['method'] = 'fps'
-        if tested_dataset(cfg).type.endswith('PrimitivesDataset'):
-            # Its objects are of that size already.
-            pipeline = [dict(type='lm4ve.NormalizeToUnitSphere'), *pipeline]
-        points = read_points(path)
-        defect = find_nonfinite(points)
-        require(defect is None, f"The cloud '{path}' {defect}. Fix: remove them.")
-        np.random.seed(0)
-        return Compose(pipeline)(dict(points=points, path=str(path), sample_idx=0))
-
-    def layout(
-        self,
-        model: nn.Module,
-        inputs: Tensor,
-        count: int,
-        grid: tuple[int, ...] | None = None,
-    ) -> Layout:
-        """Find the places of tokens: one for each group, behind the class token if it is there."""
-        backbone = getattr(model, 'backbone', model)
-        groups = getattr(backbone, 'num_groups', count - 1)
-        return Layout(self.task.name, count - groups, (groups,)).fitting(count)
-
-    def pictures(
-        self, model: Any, inputs: Tensor, outputs: Sequence[Any], frames: int
-    ) -> list['Cloud']:
-        """Return the clouds of a batch, each with the groups that the encoder makes of it."""
-        _, groups = model.backbone.group(inputs)
-        clouds = []
-        for points, index in zip(inputs, groups, strict=True):
-            coordinates = points.detach().double().cpu().numpy()
-            clouds.append(Cloud(coordinates, index.cpu().numpy()))
-        return clouds
 
 
 class Cloud(Picture):
@@ -138,6 +80,3 @@ class Cloud(Picture):
         solids = Solids(self.seen, radii, colors)
         draw_solids(axes, solids, (reach, reach), BACKGROUND)
         without_ticks(axes)
-
-
-ANALYSIS = PointCloudAnalysis(TASK)

@@ -1,4 +1,4 @@
-"""Hooks of the image task for ``lm4ve visualize``."""
+"""What the package asks of image classification: reads, makes up, places and exports images."""
 
 import math
 from collections.abc import Sequence
@@ -13,35 +13,44 @@ from torch import Tensor, nn
 from lm4ve.data.image_files import MAX_PIXELS, find_defect, read_pixels
 from lm4ve.draw.pictures import Frames, pixels_of
 from lm4ve.errors import UserError
-from lm4ve.tasks.base.analysis import (
-    Layout,
-    TaskAnalysis,
-    prefix_of,
-    proportional_grid,
-    tested_field,
-)
+from lm4ve.tasks.base.layouts import Layout, prefix_of, proportional_grid
+from lm4ve.tasks.base.made_up import made_up_picture, of_first_class
+from lm4ve.tasks.base.protocol import TaskProtocol
+from lm4ve.tasks.base.tested import pipeline_of, tested_dataset, tested_field
 from lm4ve.tasks.image import TASK
 
 
-class ImageAnalysis(TaskAnalysis):
-    """Images: ``[B, 3, H, W]``, tokens on a grid of rows and columns."""
+class ImageProtocol(TaskProtocol):
+    """Images: ``[B, 3, H, W]``, tokens on a grid of rows and columns.
 
-    def read_input(
-        self, cfg: Config, path: Path | np.ndarray, pipeline: list[dict], **options: Any
+    An exported function maps raw pixels ``[B, 3, H, W]`` to logits ``[B, classes]``.
+    """
+
+    inputs = {
+        'images': "pixels from 0 to 255 behind the test pipeline's resizing and cropping"
+    }
+    outputs = {'logits': 'one for each class; softmax gives the probabilities'}
+
+    def read(
+        self,
+        source: Path | np.ndarray,
+        cfg: Config,
+        pipeline: list[dict],
+        **options: Any,
     ) -> dict:
         """Read a file, or pixels uint8 ``[H, W, 3]``, BGR, or a volume ``[3, D, H, W]``."""
         without_loader = [t for t in pipeline if 'LoadImage' not in t['type']]
         has_loader = len(without_loader) < len(pipeline)
-        if isinstance(path, np.ndarray):
-            pixels = path
+        if isinstance(source, np.ndarray):
+            pixels = source
         else:
             max_pixels = tested_field(cfg, 'max_pixels', MAX_PIXELS)
-            defect = find_defect(str(path), decode=True, max_pixels=max_pixels)
+            defect = find_defect(str(source), decode=True, max_pixels=max_pixels)
             if defect:
-                raise UserError(f"The image '{path}' {defect}.")
+                raise UserError(f"The image '{source}' {defect}.")
             if has_loader:
-                return Compose(pipeline)(dict(img_path=str(path)))
-            pixels = read_pixels(path, max_pixels)
+                return Compose(pipeline)(dict(img_path=str(source)))
+            pixels = read_pixels(source, max_pixels)
         if has_loader:
             pipeline = without_loader
         else:
@@ -50,8 +59,19 @@ class ImageAnalysis(TaskAnalysis):
         shape = pixels.shape[:2]
         return Compose(pipeline)(dict(img=pixels, img_shape=shape, ori_shape=shape))
 
+    def example(self, cfg: Config, number: int = 0, training: bool = False) -> dict:
+        """Return a made-up picture, or a volume where the data set has these, of class 0."""
+        pipeline = pipeline_of(cfg, training)
+        dataset = tested_dataset(cfg)
+        if str(dataset.get('flag')).endswith('3d'):
+            # MedMNIST's volumes, which no image file holds.
+            volume = _made_up_volume(number, dataset.get('size', 28))
+            return of_first_class(Compose(pipeline)(dict(img=volume)))
+        return of_first_class(self.read(made_up_picture(number), cfg, pipeline))
+
     def layout(
         self,
+        name: str,
         model: nn.Module,
         inputs: Tensor,
         count: int,
@@ -65,6 +85,7 @@ class ImageAnalysis(TaskAnalysis):
         the input.
 
         Args:
+            name (str): Not used: all tokens are of the image.
             model (nn.Module): The model that they come from.
             inputs (Tensor): ``[B, 3, H, W]``.
             count (int): How many tokens an image has.
@@ -131,4 +152,10 @@ def _with_resize(pipeline: list[dict], cfg: Config) -> list[dict]:
     return [dict(type='Resize', scale=scale), *pipeline]
 
 
-ANALYSIS = ImageAnalysis(TASK)
+def _made_up_volume(number: int, size: int) -> np.ndarray:
+    """Return a volume of noise, uint8 ``[3, size, size, size]``."""
+    shape = (3, size, size, size)
+    return np.random.default_rng(number).integers(0, 256, shape, dtype=np.uint8)
+
+
+PROTOCOL = ImageProtocol(TASK)

@@ -1,7 +1,7 @@
-"""SQA3D in the analysis of activations: tokens of objects in a room, and of words."""
+"""What the package asks of rooms: reads, makes up, describes and places objects and words."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -11,29 +11,78 @@ from torch import Tensor, nn
 
 from lm4ve.draw.file_names import safe_name
 from lm4ve.draw.pictures import Picture
-from lm4ve.tasks.base.analysis import Layout, Rows, TaskAnalysis, Watched
+from lm4ve.errors import UserError
+from lm4ve.tasks.base.layouts import Layout, Rows, Watched
+from lm4ve.tasks.base.protocol import TaskProtocol
 from lm4ve.tasks.rooms import TASK
+from lm4ve.tasks.rooms.datasets.scannet import CLASSES
 from lm4ve.tasks.rooms.inference import RoomReader
 from lm4ve.tasks.rooms.models.language import split_words
 from lm4ve.tasks.rooms.models.model import mask_of_objects
 from lm4ve.tasks.rooms.models.objects import Objects
 from lm4ve.tasks.rooms.models.preprocessor import TEXTS
 from lm4ve.tasks.rooms.visualization import RoomPicture
+from lm4ve.text.preprocessor import PlaceholderTokenizer
+from lm4ve.text.structures import VisionLanguageDataSample
 from lm4ve.text.words import list_texts, words_of
 
+#: Words of a made-up text.
+WORDS = 20
+#: Answers of SQA3D's training set.
+ANSWERS = 706
+#: Points of a scanned room, and boxes in it.
+POINTS = 40_000
+BOXES = 16
+#: Stored objects of a room.
+OBJECTS = 256
 
-class RoomAnalysis(TaskAnalysis):
+
+class RoomProtocol(TaskProtocol):
     """A room with a situation and a question: a token for each object and for each word."""
 
-    def read_input(
-        self, cfg: Config, path: Path, pipeline: list[dict], **options: Any
+    def read(
+        self, source: Any, cfg: Config, pipeline: list[dict], **options: Any
     ) -> dict:
         """Read a room; ``situation`` and ``question`` are texts."""
         texts = []
         for name in TEXTS:
             text, *_ = list_texts(options.get(name, ''), f'--{name}')
             texts.append(text)
-        return RoomReader(pipeline)(dict(room=path, text=texts, sample_idx=0))
+        return RoomReader(pipeline)(dict(room=source, text=texts, sample_idx=0))
+
+    def example(self, cfg: Config, number: int = 0, training: bool = False) -> dict:
+        """Return an empty room of full size, or its stored objects, with all annotations.
+
+        It is not sent through a pipeline, and all are alike.
+        """
+        encoder = cfg.model.object_encoder
+        text = ' '.join(['word'] * WORDS)
+        meta = dict(text=[text, text], gt_answers=[], scene_id='made up')
+        sample = VisionLanguageDataSample(metainfo=meta, gt_pose=torch.zeros(7))
+        if encoder.type.endswith('StoredObjects'):
+            inputs = dict(objects=torch.zeros(OBJECTS, encoder.in_channels))
+        else:
+            columns = 3 + encoder.get('in_channels', 4)
+            inputs = dict(points=torch.zeros(POINTS, columns))
+            sample.gt_boxes = torch.ones(BOXES, 6)
+            sample.gt_labels = torch.zeros(BOXES, dtype=torch.int64)
+            sample.gt_votes = torch.zeros(POINTS, 3)
+            sample.gt_vote_mask = torch.ones(POINTS, dtype=torch.bool)
+        return dict(inputs=inputs, data_samples=sample)
+
+    def imagine(self, model: Any) -> None:
+        preprocessor = model.data_preprocessor
+        if preprocessor.get('tokenizer') is not None:
+            config = model.text_encoder.get('config') or {}
+            pad_token_id = config.get('pad_token_id', 0)
+            preprocessor.tokenizer = PlaceholderTokenizer(pad_token_id)
+        else:
+            vector = [0.0] * model.text_encoder.get('in_channels', 300)
+            preprocessor.word_vectors = MappingProxyType(dict(unk=vector))
+        if isinstance(model.head.answers, str):
+            model.head.answers = [f'answer {i}' for i in range(ANSWERS)]
+        if isinstance(model.object_encoder.get('mean_sizes'), str):
+            model.object_encoder.mean_sizes = [[1.0, 1.0, 1.0]] * len(CLASSES)
 
     # ----------------------------------------------------------------- where to look
     def further_points(self, model: Any) -> dict[str, str]:
@@ -57,8 +106,13 @@ class RoomAnalysis(TaskAnalysis):
         return [Watched('pooling of objects', 'pools.objects', read, 'answer')]
 
     # ---------------------------------------------------------------- where tokens lie
-    def layout_at(
-        self, name: str, model: nn.Module, inputs: dict, count: int, grid: Any = None
+    def layout(
+        self,
+        name: str,
+        model: nn.Module,
+        inputs: dict,
+        count: int,
+        grid: tuple[int, ...] | None = None,
     ) -> Layout:
         """Find the places of a module's tokens by the module's name, else by their number."""
         paddings = self._paddings(model, inputs)
@@ -109,7 +163,9 @@ class RoomAnalysis(TaskAnalysis):
             pictures.append(RoomPicture(rooms[i], output, places[i], words))
         return pictures
 
-    def facts(self, output: Any, classes: Sequence[str] | None) -> dict[str, str]:
+    def describe(
+        self, output: Any, classes: Sequence[str] | None, evaluator: Any
+    ) -> dict[str, str]:
         """Return the question, the answer with its score, the truth and the situation."""
         situation, question = output.text
         percent = 100 * float(output.pred_scores.max())
@@ -127,6 +183,17 @@ class RoomAnalysis(TaskAnalysis):
         """Name a sample by its scene and its question."""
         question = output.get('question_id', number)
         return safe_name(f'{output.get("scene_id")}_{question}')
+
+    # ------------------------------------------------------- the model as a function
+    def tensors(self, model: nn.Module, data: Any) -> tuple[Tensor, ...]:
+        raise UserError('Models of rooms are not traced. Fix: --format safetensors.')
+
+    def meaning(self, model: Any, cfg: Config) -> dict[str, Any]:
+        if model.data_preprocessor.tokenizer is None:
+            return {}
+        return dict(
+            tokenizer=model.data_preprocessor.describe(), answers=model.head.vocabulary
+        )
 
 
 def places_of(objects: Objects) -> np.ndarray:
@@ -153,4 +220,4 @@ def read_words(model: Any, inputs: dict, name: str, index: int, text: str) -> li
     return words
 
 
-ANALYSIS = RoomAnalysis(TASK)
+PROTOCOL = RoomProtocol(TASK)
