@@ -10,10 +10,10 @@ import torch
 from mmcv.transforms import Compose
 from mmengine.config import Config
 
+from llm4seg import TASK
 from lm4ve.errors import UserError
 from lm4ve.tasks.base.protocol import TaskProtocol
 from lm4ve.tasks.base.tested import pipeline_of
-from llm4seg import TASK
 
 
 class MedicalProtocol(TaskProtocol):
