@@ -25,6 +25,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from lm4ve.blocks.record_text import KEY
 from lm4ve.runner.command_line import build_runner
@@ -108,12 +109,17 @@ class Bounds:
         return self.step * (1 + 3 * steps)
 
 
-def bounds_of(model: nn.Module, steps: int) -> Bounds:
-    """Return the bounds of a model that trained some steps."""
+def bounds_of(model: nn.Module, steps: int, positions: int) -> Bounds:
+    """Return the bounds of a model that trained some steps.
+
+    The bias before a normalization has a gradient of zero, which is computed as a sum
+    over ``positions``.
+    """
     products = products_of(model)
     largest = max(rounding_bound(dtype, [size]) for size, dtype in products)
+    gradient = largest + rounding_bound(torch.float32, [positions])
     alike = rounding_bound(torch.float32, sums_of(model))
-    return Bounds(rounding_bound_of(model), alike, largest, steps)
+    return Bounds(rounding_bound_of(model), alike, gradient, steps)
 
 
 def digest_of_products() -> str:
@@ -127,11 +133,16 @@ def digest_of_products() -> str:
 
 
 class Watch(Hook):
-    """Keeps the numbers of :class:`Results` while a runner trains and validates."""
+    """Keeps the numbers of :class:`Results` while a runner trains and validates.
+
+    ``positions`` is how many pixels or voxels of a batch a convolution's gradient sums,
+    at most.
+    """
 
     priority = 'VERY_LOW'
 
     def __init__(self) -> None:
+        self.positions = 0
         self.losses: list[dict[str, float]] = []
         self.gradients: dict[str, float] = {}
         self.scores: dict[str, list[float]] = {}
@@ -141,6 +152,12 @@ class Watch(Hook):
         for name, parameter in runner.model.named_parameters():
             if parameter.requires_grad:
                 self._watch_gradient(name, parameter)
+        for part in runner.model.modules():
+            if isinstance(part, _ConvNd):
+                part.register_forward_hook(self._count_positions)
+
+    def _count_positions(self, conv: _ConvNd, inputs: Any, output: Tensor) -> None:
+        self.positions = max(self.positions, output.numel() // conv.out_channels)
 
     def _watch_gradient(self, name: str, parameter: nn.Parameter) -> None:
         def keep_first(p: nn.Parameter) -> None:
@@ -194,7 +211,7 @@ def measure(shrinker: Shrinker, name: str, work_dir: Path) -> tuple[Results, Bou
         scores=watch.scores,
         metrics=watch.metrics,
     )
-    return results, bounds_of(runner.model, runner.iter)
+    return results, bounds_of(runner.model, runner.iter, watch.positions)
 
 
 def rounded(value: Any) -> float:
