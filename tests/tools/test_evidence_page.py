@@ -306,8 +306,17 @@ def assert_pages(page: str, readme: str, folder: Path) -> int:
         assert_primary_row(row, studies[name], primary[name])
     final, helped = assert_final_verdicts(row_of, studies, primary)
 
+    for name in studies:
+        is_open_now = final[name] != primary[name].verdict
+        assert ('correction alone' in found[name]['text']) == is_open_now
+    assert_controls(table_of(parts['controls']), studies)
+    assert_predictions(parts['predictions'].splitlines(), final, helped, studies)
+
     lines = parts['summary'].splitlines()
     assert len(lines) == 4
+    for verdict, word in (('worse', 'Worse'), ('equal', 'Within a point')):
+        titles = [found[name]['title'] for name in final if final[name] == verdict]
+        assert all(f'{word}: ' in lines[0] and title in lines[0] for title in titles)
     in_readme = made(readme)['the four lines'].splitlines()
     link = ' ([evidence](docs/results/evidence.md))'
     assert [line.replace(link, '') for line in in_readme] == lines
@@ -398,12 +407,14 @@ def assert_summary(lines, final, helped, studies, primary) -> None:
         assert lines[2].endswith('not run.')
         return
     assert_counts(lines[0], list(final.values()))
+    assert_decided(lines[0], final, studies)
     assert_fashion(lines[1], final, primary)
     if helped:
         assert_help(lines[2], helped, studies)
     else:
-        assert 'in none' in lines[2]
-        assert whole_numbers(lines[2]) == [len(final)]
+        assert 'In none' in lines[2]
+        reach = sum(one.high >= 1 for one in primary.values())
+        assert whole_numbers(lines[2]) == [len(final), reach, len(final), 1]
 
 
 def whole_numbers(line: str) -> list[int]:
@@ -420,6 +431,64 @@ def assert_counts(line: str, verdicts: list[str]) -> None:
     assert whole_numbers(said) == [PLANNED, 8, *counts]
 
 
+def assert_decided(line: str, final: dict[str, str], studies: dict[str, Study]) -> None:
+    """Check how many studies are worse, how many of these are below no layer, and what is equal."""
+    worse = [name for name, verdict in final.items() if verdict == 'worse']
+    if worse:
+        also = sum(has_best_baseline(studies[name]) for name in worse)
+        assert f'In {also} of these {len(worse)},' in line
+    equal = [name for name, verdict in final.items() if verdict == 'equal']
+    scores = re.findall(r'the baseline has (\d+\.\d) %', line)
+    assert len(scores) == len(equal)
+    for name, score in zip(equal, scores, strict=True):
+        study = studies[name]
+        mean = study.scores[primary_baseline(study)].mean()
+        assert float(score) == pytest.approx(mean, abs=_HALF)
+
+
+def has_best_baseline(study: Study) -> bool:
+    """Whether the primary baseline has a higher mean than each row with a layer."""
+    baseline = study.scores[primary_baseline(study)].mean()
+    layers = [name for name in study.scores if name not in _BASELINES]
+    return all(study.scores[name].mean() < baseline for name in layers)
+
+
+def assert_controls(rows: list[dict[str, str]], studies: dict[str, Study]) -> None:
+    """Check how many comparisons of each kind have each verdict, and in how many studies."""
+    patterns = ('^knn', 'random', 'dyck|Dyck', '^attention', '^mlp')
+    for row, pattern in zip(rows, patterns, strict=True):
+        own = [verdicts_against(study.compare(), pattern) for study in studies.values()]
+        assert int(row['studies']) == sum(verdicts != [] for verdicts in own)
+        all_verdicts = [words(verdict) for verdicts in own for verdict in verdicts]
+        for verdict in ('better', 'worse', 'within a point', 'open'):
+            assert int(row[verdict]) == all_verdicts.count(verdict), (pattern, verdict)
+
+
+def assert_predictions(
+    lines: list[str],
+    final: dict[str, str],
+    helped: list[str],
+    studies: dict[str, Study],
+) -> None:
+    """Check what is said to have become of the three predictions."""
+    frozen = [name for name in final if re.match('(lite0|dinov2)_', name)]
+    frozen = [name for name in frozen if not re.search('shots|fashion', name)]
+    helped_there = len(set(helped) & set(frozen))
+    assert lines[0].endswith(f': {helped_there} of {len(frozen)} help.')
+    fashion = [words(final[name]) for name in final if name.endswith('_fashion')]
+    assert lines[1].endswith(f': {", ".join(fashion) or "not run"}.')
+    few = 'dinov2_digits_5-shots'
+    if few not in studies:
+        assert lines[2].endswith(': not run.')
+        return
+    one_of = studies[few].compare()
+    with_baseline, with_random = lines[2].partition(': ')[2].split('; ')
+    assert_difference(with_baseline, one_of['logreg'])
+    assert with_baseline.endswith(f', {words(final[few])}')
+    assert_difference(with_random, one_of['random'])
+    assert f', {words(one_of["random"].verdict)}' in with_random
+
+
 def assert_fashion(
     line: str, final: dict[str, str], primary: dict[str, Expected]
 ) -> None:
@@ -428,11 +497,14 @@ def assert_fashion(
     if not names:
         assert line.endswith('not run.')
         return
-    said = line.partition('in points: ')[2]
+    said = line.partition('judges: ')[2]
     clauses = said.rstrip('.').split('; ')
     for name, clause in zip(names, clauses, strict=True):
         assert_difference(clause.partition(' ')[2], primary[name])
-        assert clause.endswith(f', {words(final[name])}')
+        expected = words(final[name])
+        if final[name] != primary[name].verdict:
+            expected += f' ({words(primary[name].verdict)} by its study alone)'
+        assert clause.endswith(f', {expected}')
 
 
 def assert_help(line: str, helped: list[str], studies: dict[str, Study]) -> None:

@@ -42,7 +42,19 @@ BASELINES = ('none', 'logreg', 'knn')
 RANDOM = ('random', 'frozen random')
 FORMAL = ('formal', 'Dyck')
 TRAINED = ('attention', 'mlp')
+#: Kind of row, in words -> how the names of its rows begin.
+CONTROLS = {
+    'nearest neighbours': ('knn',),
+    'a random block': RANDOM,
+    'a block that knows a formal language': FORMAL,
+    'a trained attention layer': ('attention',),
+    'a trained MLP': ('mlp',),
+}
+#: The study of the protocol's third prediction.
+FEW_DIGITS = 'dinov2_digits_5-shots'
 VERDICTS = ('better', 'worse', 'equal', 'open')
+#: In points: of all studies, by the protocol.
+MARGIN = 1
 END_OF_LADDER = ' (end of the ladder)'
 _METRIC = Metric()
 
@@ -102,6 +114,15 @@ class Stored:
     def verdicts(self, *names: str) -> set[str]:
         """Return what the block is against the rows whose names begin so."""
         return {row.verdict for row in self.rows if row.name.startswith(names)}
+
+    def verdicts_that_ran(self, *names: str) -> list[str]:
+        """Return each verdict against the rows whose names begin so, and that have scores."""
+        verdicts = []
+        for row in self.rows:
+            is_asked = row.name.startswith(names)
+            if is_asked and row.score is not None:
+                verdicts.append(row.verdict)
+        return verdicts
 
 
 # ---------------------------------------------------------------------------- reading
@@ -253,6 +274,11 @@ def final_verdict(stored: Stored, p: float) -> str:
     return verdict
 
 
+def is_undone(stored: Stored, p: float) -> bool:
+    """Return whether the correction over all opens what the study's own one decided."""
+    return final_verdict(stored, p) != stored.primary['verdict']
+
+
 def helps(stored: Stored, p: float) -> bool:
     """Return whether the block helps in a study; arguments of :func:`final_verdict`."""
     others = stored.verdicts(*BASELINES)
@@ -269,7 +295,7 @@ def write_summary(found: dict[str, Stored | None], link: str) -> str:
     """
     where = f' ([evidence]({link}))' if link else ''
     lines = [
-        say_all(found) + where + '.',
+        f'{say_all(found)}{where}. {say_decided(found)}',
         say_fashion(found),
         say_cause(found),
         'Limits: few tokens, pictures and steps. Configs for large data sets have not been run, '
@@ -293,9 +319,41 @@ def say_all(found: dict[str, Stored | None]) -> str:
         others = f'{is_open} open, {number - len(verdicts)} not run'
     return (
         f'Of {number} {what} {_are(better)} better, {worse} worse, {equal} within a point, '
-        f'{others}; with no difference anywhere, the chance of any "better" or "worse" is at '
-        f'most {100 * ALPHA:g} %'
+        f'{others}; with no difference anywhere, the chance of any "better" or "worse" is '
+        f'held at {100 * ALPHA:g} % (by Holm, with approximate intervals)'
     )
+
+
+def say_decided(found: dict[str, Stored | None]) -> str:
+    """Return the line about the comparisons that are worse, or within a point."""
+    p = correct_all(found)
+    ran = [one for one in found.values() if one is not None]
+    worse = [one for one in ran if final_verdict(one, p[one.study.name]) == 'worse']
+    equal = [one for one in ran if final_verdict(one, p[one.study.name]) == 'equal']
+    sentences = []
+    if worse:
+        titles = '; '.join(one.study.title for one in worse)
+        also = sum(is_above_all_layers(one) for one in worse)
+        sentences.append(
+            f'Worse: {titles}. In {also} of these {len(worse)}, every other head that was '
+            'trained has a lower mean than the baseline, too: so it may be the short training.'
+        )
+    for one in equal:
+        score = one.row(one.study.baseline).score.mean
+        sentences.append(
+            f'Within a point: {one.study.title}, where the baseline has {score:.1f} %.'
+        )
+    return ' '.join(sentences) or 'Worse, or within a point: none.'
+
+
+def is_above_all_layers(stored: Stored) -> bool:
+    """Return whether the baseline has a higher mean than each row with a layer."""
+    baseline = stored.row(stored.study.baseline).score.mean
+    for row in stored.rows:
+        has_layer = row.name not in BASELINES
+        if has_layer and row.score is not None and row.score.mean >= baseline:
+            return False
+    return True
 
 
 def say_fashion(found: dict[str, Stored | None]) -> str:
@@ -309,11 +367,14 @@ def say_fashion(found: dict[str, Stored | None]) -> str:
         one = stored.primary
         encoder = study.title.partition(',')[0]
         verdict = _words(final_verdict(stored, p[study.name]))
+        if is_undone(stored, p[study.name]):
+            verdict += f' ({_words(one["verdict"])} by its study alone)'
         clauses.append(f'{encoder} {_difference(one)}, {verdict}')
     if not clauses:
         return 'Fashion, a set that nobody here has scored: not run.'
     return (
-        'Fashion, scored once and last, the block against logistic regression in points: '
+        'Fashion, scored once and last, the block against logistic regression in points, '
+        'with the interval that its study judges: '
         f'{"; ".join(clauses)}.'
     )
 
@@ -326,9 +387,12 @@ def say_cause(found: dict[str, Stored | None]) -> str:
         return 'Whether a gain is by pre-training, or by language: not run.'
     helped = [one for one in ran if helps(one, p[one.study.name])]
     if not helped:
+        reach = sum(_number(one.primary['high']) >= MARGIN for one in ran)
         return (
-            f'The block helps (is better than each baseline) in none of the studies that have run, '
-            f'{len(ran)}: there is no gain that could be by pre-training, or by language.'
+            f'In none of the {len(ran)} studies that have run is the block shown to help (to be '
+            'better than each baseline, after the correction), so whether a gain is by '
+            'pre-training, or by language, was not decided. A gain is not excluded either: '
+            f'{reach} of the {len(ran)} intervals reach {MARGIN} point or more.'
         )
     sets = len({one.study.data for one in helped})
     by_training = [one for one in helped if one.verdicts(*RANDOM) == {'better'}]
@@ -343,7 +407,50 @@ def say_cause(found: dict[str, Stored | None]) -> str:
     )
 
 
+def write_predictions(found: dict[str, Stored | None]) -> str:
+    """Return what became of the protocol's predictions, a line each."""
+    p = correct_all(found)
+    frozen = [one for one in found.values() if one and one.study.stage in (1, 2)]
+    helped = sum(helps(one, p[one.study.name]) for one in frozen)
+    fashion = [one for one in found.values() if one and one.study.stage == LAST]
+    verdicts = [_words(final_verdict(one, p[one.study.name])) for one in fashion]
+    lines = [
+        'Behind Lite0 and DINOv2 with all pictures no study helps: '
+        f'{helped} of {len(frozen)} help.',
+        'On fashion the block is worse than logistic regression, or within a point of it: '
+        f'{", ".join(verdicts) or "not run"}.',
+    ]
+    few = found[FEW_DIGITS]
+    outcome = 'not run'
+    if few is not None:
+        verdict = _words(final_verdict(few, p[FEW_DIGITS]))
+        with_random = few.row('random').comparison
+        outcome = f'{_difference(few.primary)} against logistic regression, {verdict}; '
+        outcome += f'{_difference(with_random)} against a random block, {_verdict(with_random)}'
+    lines.append(
+        'Digits behind DINOv2 with five pictures of each class helps, and a random block as '
+        f'much: {outcome}.'
+    )
+    return '\n'.join(f'- {line}' for line in lines)
+
+
 # ----------------------------------------------------------------------------- tables
+def write_controls(found: dict[str, Stored | None]) -> str:
+    """Return how often the block has each verdict against each kind of row."""
+    rows = []
+    for kind, names in CONTROLS.items():
+        verdicts = []
+        ran_in = 0
+        for stored in found.values():
+            own = [] if stored is None else stored.verdicts_that_ran(*names)
+            verdicts += own
+            ran_in += bool(own)
+        counts = [str(verdicts.count(verdict)) for verdict in VERDICTS]
+        rows.append([kind, str(ran_in), *counts])
+    titles = ['the block against', 'studies', *map(_words, VERDICTS)]
+    return _markdown(titles, rows)
+
+
 def write_primary(found: dict[str, Stored | None]) -> str:
     """Return the table of all primary comparisons."""
     p = correct_all(found)
@@ -385,6 +492,7 @@ def write_primary(found: dict[str, Stored | None]) -> str:
 
 def write_studies(found: dict[str, Stored | None], stage: int) -> str:
     """Return the tables of the studies of a stage."""
+    p = correct_all(found)
     parts = []
     for study in STUDIES:
         if study.stage != stage:
@@ -393,17 +501,25 @@ def write_studies(found: dict[str, Stored | None], stage: int) -> str:
         if stored is None:
             parts.append(f'**{study.title}**: not run.')
         else:
-            parts += write_study(stored)
+            parts += write_study(stored, p[study.name])
     return '\n\n'.join(parts)
 
 
-def write_study(stored: Stored) -> list[str]:
-    """Return the paragraphs of a study: its numbers, its table, and what stands below it."""
+def write_study(stored: Stored, p: float) -> list[str]:
+    """Return the paragraphs of a study: its numbers, its table, and what stands below it.
+
+    Arguments of :func:`final_verdict`.
+    """
     study = stored.study
     run = f'{stored.run["date"]}, commit {stored.run["commit"]}'
     head = (
         f'**{study.title}** (`{study.name}`): {stored.counts}; {run}. {stored.sentence}'
     )
+    if is_undone(stored, p):
+        head += (
+            f" That is by the study's correction alone: after the one for all {len(STUDIES)} "
+            f'comparisons it is open (p {format_p_value(p)}).'
+        )
     titles = [
         'row',
         'accuracy',
@@ -482,7 +598,9 @@ def with_evidence(page: str, found: dict[str, Stored | None]) -> str:
     parts = {
         'the four lines': partial(write_summary, found, 'docs/results/evidence.md'),
         'summary': partial(write_summary, found, ''),
+        'predictions': partial(write_predictions, found),
         'primary comparisons': partial(write_primary, found),
+        'controls': partial(write_controls, found),
     }
     for stage in STAGES:
         parts[f'stage {stage}'] = partial(write_studies, found, stage)

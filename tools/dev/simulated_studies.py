@@ -470,7 +470,8 @@ no longer done, it shows why.
 
 {null}
 
-Where the first variant is better, with 8 seeds (per cent of comparisons):
+Where the first variant is better by so many points, or not at all (0), with 8 seeds
+(per cent of comparisons):
 
 {gains}"""
     return text, judge.missed
