@@ -9,7 +9,7 @@ The samples are those of the config's data set of that split, whose paths can be
 overridden by --cfg-options. Files are copied as they are. A shard gets its name when it
 is whole; a killed run continues with the first shard that is missing when it is started
 again. WebDataset reads the same files; `lm4ve.ImageNetShards`, `lm4ve.VideoShards` and
-`lm4ve.RepeatAugVideoShards` read them here (docs/guides/shards.md).
+`lm4ve.RepeatAugVideoShards` read them here (docs/guides/input_pipelines.md).
 """
 
 import argparse

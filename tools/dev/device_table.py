@@ -3,7 +3,7 @@
     python tools/dev/device_table.py
     python tools/dev/device_table.py --tasks image rooms --lines
 
-The rows are those of docs/results/second_device.md. The device is one of Python
+The rows are those of docs/results/gpu.md. The device is one of Python
 (``tests/helpers/second_device.py``), for which torch >= 2.12 is needed. A demo is
 trained as in the tests: in full, but small. The step that is counted is neither the
 first nor the last one of its epoch, and logs nothing. To measure another checkout of

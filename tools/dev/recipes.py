@@ -1,24 +1,20 @@
 """Write docs/results/recipes.md: our recipes beside the released ones.
 
-    python tools/dev/recipes.py                        # write the page
-    python tools/dev/recipes.py --check                # say whether it differs
-    python tools/dev/recipes.py --released CHECKOUTS   # compare every quote with its line
+    python tools/dev/recipes.py           # write the page
+    python tools/dev/recipes.py --check   # say whether it differs
 
 Each section is a file ``docs/results/recipes/*.toml``. It has the released values, each
-with the line that gives it and words of that line, and for each of them a template of ours
+with the line that gives it and words of that line. A release stays at its commit, so these
+are fixed texts. Beside each of them is a template of ours
 (``tools/dev/recipe_values.py``), which is filled from the shipped config. Where the two
 texts are not equal, the row has to say why.
-
-``CHECKOUTS`` has a git repository of each release, a clone or a bare one, at
-``OWNER+NAME``, ``OWNER+NAME/repo`` or ``OWNER/NAME``.
 """
 
 import argparse
 import re
-import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -63,8 +59,8 @@ class Release:
         repository (str): 'owner/name' at GitHub.
         commit (str): Its full name; '' where it is not known.
         root (str): The folder that the section's files lie in, with a final '/'.
-        checked (bool): Whether its files can be had. Otherwise quotes are descriptions, and
-            nothing compares them.
+        checked (bool): Whether its files can be had. Otherwise quotes are descriptions,
+            without a link.
     """
 
     repository: str
@@ -144,13 +140,13 @@ class Section:
 
 # ----------------------------------------------------------------------------------
 # reading
-def read_section(name: str, folder: Path = DATA) -> Section:
+def read_section(name: str) -> Section:
     """Read a section's file.
 
     Raises:
         UserError: A field is unknown or missing, or a source names an unknown release.
     """
-    path = folder / f'{name}.toml'
+    path = DATA / f'{name}.toml'
     content = tomllib.loads(path.read_text(encoding='utf-8'))
     releases = {key: Release(**each) for key, each in content['releases'].items()}
     rows = [_read_row(each, releases, path.name) for each in content['row']]
@@ -310,58 +306,6 @@ def page_text(sections: Sequence[Section]) -> str:
     return f'{before}{START}\n\n{tables}\n\n{END}{after}'
 
 
-# ----------------------------------------------------------------------------------
-# quotes
-def wrong_quotes(section: Section, checkouts: Path) -> Iterator[str]:
-    """Yield each quote that does not stand at its line, with what stands there.
-
-    Args:
-        section (Section): The section.
-        checkouts (Path): The folder of the repositories; see the head of this file.
-
-    Raises:
-        UserError: A repository is not there, or lacks the commit or the file.
-    """
-    for row in section.rows:
-        for source in row.at:
-            if source.text or not section.releases[source.release].checked:
-                continue
-            release = section.releases[source.release]
-            lines = lines_of(release, source.file, checkouts)
-            found = ''
-            if source.line <= len(lines):
-                found = lines[source.line - 1]
-            if source.quote not in found:
-                yield (
-                    f"{section.name}.toml, row '{row.what}': {source.file}:{source.line} "
-                    f"is '{found.strip()}', not '{source.quote}'."
-                )
-
-
-@cache
-def lines_of(release: Release, file: str, checkouts: Path) -> list[str]:
-    """Return the lines of a file of a release."""
-    repository = _find_repository(release.repository, checkouts)
-    command = ['git', '-C', str(repository), 'show', f'{release.commit}:{file}']
-    done = subprocess.run(command, capture_output=True)
-    if done.returncode != 0:
-        raise UserError(f'{repository}: {done.stderr.decode().strip()}')
-    return done.stdout.decode(errors='replace').split('\n')
-
-
-def _find_repository(name: str, checkouts: Path) -> Path:
-    """Return the folder of a repository.
-
-    Raises:
-        UserError: It is at none of the three places.
-    """
-    joined = name.replace('/', '+')
-    for folder in (checkouts / joined / 'repo', checkouts / joined, checkouts / name):
-        if folder.is_dir():
-            return folder
-    raise UserError(f"'{checkouts}' has no {joined}. Fix: git clone {name} to it.")
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     try:
         run(arguments)
@@ -373,15 +317,9 @@ def run(arguments: Sequence[str] | None = None) -> None:
     """Do what the command line asks for; exit with what is wrong."""
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('--check', action='store_true', help='write nothing')
-    parser.add_argument('--released', type=Path, help='a folder of released code')
     args = parser.parse_args(arguments)
     MMLogger.get_instance('mmengine', log_level='ERROR')
     sections = read_sections()
-    if args.released is not None:
-        wrong = []
-        for section in sections:
-            wrong += wrong_quotes(section, args.released)
-        sys.exit('\n'.join(wrong) or 0)
     faults = []
     for section in sections:
         faults += faults_of(section)
