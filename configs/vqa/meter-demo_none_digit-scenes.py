@@ -11,12 +11,7 @@ model = dict(
     # Measured on the training split.
     data_preprocessor=dict(mean=[29.1] * 3, std=[54.6] * 3),
     image_encoder=dict(img_size=48),
-    head=dict(
-        type='lm4ve.RetrievalHead',
-        in_channels=128,
-        # It also teaches the image encoder, before the fusion does.
-        contrastive=dict(channels=64, weight=0.5),
-    ),
+    head=dict(type='lm4ve.RetrievalHead', in_channels=128),
 )
 optim_wrapper = dict(paramwise_cfg=dict(head=0.6, cross_modal=0.6, neck=0.6))
 val_cfg = dict(type='lm4ve.RetrievalValLoop', pairs_per_batch=512)

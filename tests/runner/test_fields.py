@@ -68,12 +68,6 @@ MISSPELT = [
     (block, dict(causal=dict(sofft=0.5)), 'block.causal.sofft', 'soft'),
     (retrieval_head, dict(itm=dict(wieght=1.0)), 'model.head.itm.wieght', 'weight'),
     (
-        retrieval_head,
-        dict(contrastive=dict(chanels=8)),
-        'model.head.contrastive.chanels',
-        'channels',
-    ),
-    (
         segmentor,
         dict(loss=dict(name='DiceCELoss', bach=True)),
         'model.loss.bach',

@@ -1,8 +1,7 @@
 # COCO with Karpathy's splits: images and captions search for each other.
 #   data/coco/{train2014,val2014}/*.jpg, data/coco/dataset_coco.json
-# A validation scores 5,000 images with 25,000 captions, 125 million pairs;
-# val_cfg.coarse fuses a part of them. 'restval' are images of val2014 that one trains
-# on as well.
+# A validation scores 5,000 images with 25,000 captions, 125 million pairs. 'restval' are
+# images of val2014 that one trains on as well.
 _base_ = './flickr30k.py'
 
 _coco = dict(

@@ -14,6 +14,7 @@ from lm4ve.tasks.vqa.datasets.answers import (
     read_vocabulary,
     soft_scores,
 )
+from lm4ve.tasks.vqa.loops import encode_captions, score_images
 from lm4ve.tasks.vqa.metrics import VQAAccuracy, recall_at, vqa_accuracy
 from lm4ve.tasks.vqa.models.heads import VQAHead
 from tests.helpers import quick_python
@@ -21,7 +22,7 @@ from tests.helpers.processes import environment
 from tests.helpers.tasks import ROOT
 from tests.helpers.tools import run_command, run_tool_here
 from tests.helpers.vqa import files, tiny
-from tests.helpers.vqa.retrieval_run import CAPTIONS, COARSE, runner_of, validate, write
+from tests.helpers.vqa.retrieval_run import CAPTIONS, runner_of, validate, write
 
 #: Answers in VQA's normal form, checked against the official evaluation's code.
 NORMAL = {
@@ -238,7 +239,8 @@ def exact(folder, tmp_path_factory):
     return scores, owner
 
 
-@pytest.mark.parametrize('size', [1, 9, 1000])
+# With 4 the last captions are two, and then two images at a time.
+@pytest.mark.parametrize('size', [1, 4, 9, 1000])
 def test_scores_equal_one_pair_at_a_time(size, folder, exact, tmp_path):
     scores, owner = exact
     metrics, (sample,) = validate(folder, tmp_path, pairs_per_batch=size)
@@ -252,15 +254,10 @@ def test_scores_equal_one_pair_at_a_time(size, folder, exact, tmp_path):
     assert scores.unique().numel() > 50  # these scores do tell pairs apart
 
 
-def test_coarse_scores_choose_the_fused_pairs(folder, exact, tmp_path):
-    scores, _ = exact
-    _, (sample,) = validate(folder, tmp_path, coarse=dict(top_k=2))
-    found = sample['scores']
-    fused = (found - scores).abs() < 1e-4
-    assert fused.sum(0).min() >= 2 and fused.sum(1).min() >= 2
-    assert 2 * TOTAL <= fused.sum() <= 2 * (TOTAL + len(CAPTIONS))
-    # Whatever was not fused comes behind all that was.
-    assert found[~fused].max() < found[fused].min()
+def test_a_process_without_images_of_its_own_scores_none(folder, tmp_path):
+    model = runner_of(folder, tmp_path).model
+    captions = encode_captions(model, ['a cat', 'two dog runs'], 9)
+    assert score_images(model, [], captions, 9).shape == (0, 2)
 
 
 def test_processes_send_texts_instead_of_tokens(folder, tmp_path, monkeypatch):
@@ -301,12 +298,11 @@ def test_two_processes_score_as_one(folder, exact, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     ranks = [json.loads((tmp_path / f'out.{rank}').read_text()) for rank in range(2)]
     assert ranks[0] == ranks[1]
-    for number, coarse in enumerate(COARSE):
-        found = ranks[0][number]
-        alone, (sample,) = validate(folder, tmp_path / f'{number}', coarse=coarse)
-        assert found['owner'] == exact[1] and found['metrics'] == pytest.approx(alone)
-        scores = torch.tensor(found['scores'])
-        torch.testing.assert_close(scores, sample['scores'], atol=1e-5, rtol=1e-5)
+    found = ranks[0]
+    alone, (sample,) = validate(folder, tmp_path / 'alone')
+    assert found['owner'] == exact[1] and found['metrics'] == pytest.approx(alone)
+    scores = torch.tensor(found['scores'])
+    torch.testing.assert_close(scores, sample['scores'], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize('mode', ['val', 'test'])

@@ -60,7 +60,7 @@ def test_loss_is_binary_cross_entropy_on_soft_scores(tokenizer):
 
 
 def test_true_caption_comes_first_in_losses(tokenizer):
-    head = dict(RETRIEVAL, itm=dict(weight=0.5), contrastive=dict(channels=8))
+    head = dict(RETRIEVAL, itm=dict(weight=0.5))
     model = build(tokenizer, head=head).eval()
     data = batch(CAPTIONS)
     losses = run(model, data, 'loss')
@@ -74,31 +74,7 @@ def test_true_caption_comes_first_in_losses(tokenizer):
     assert not any(p.requires_grad for p in model.head.itm.parameters())
 
 
-def test_contrastive_loss_leaves_out_the_same_image(tokenizer):
-    head = dict(RETRIEVAL, contrastive=dict(channels=8, temperature=0.5))
-    model = build(tokenizer, head=head).eval()
-    data = model.data_preprocessor(batch([*CAPTIONS, ['blue', 'two dog', 'white']]))
-    data['data_samples'][2].set_metainfo(dict(image_id=0))
-    loss = model(**data, mode='loss')['loss_contrastive']
-    images = model.encode_images(data['inputs']['image'])
-    i = model.head.embed('image', model.image_token(images))
-    ids, padding = (
-        data['inputs'][k].flatten(0, 1) for k in ('input_ids', 'text_padding')
-    )
-    t = model.head.embed('text', model.encode_texts(ids, padding)[:, 0]).unflatten(
-        0, (3, 3)
-    )
-    scores = i @ t.flatten(0, 1).T / 0.5
-    scores[0, 6] = scores[2, 0] = -torch.inf  # true captions of the same image
-    to_text, to_image = scores.log_softmax(1), scores[:, ::3].log_softmax(0)
-    true = torch.arange(3)
-    expected = -(to_text[true, 3 * true].mean() + to_image[true, true].mean()) / 2
-    torch.testing.assert_close(loss, expected)
-
-
-@pytest.mark.parametrize(
-    'head', [{}, dict(head=RETRIEVAL | dict(contrastive=dict(channels=8)))]
-)
+@pytest.mark.parametrize('head', [{}, dict(head=RETRIEVAL)])
 @pytest.mark.parametrize(
     'tokens', [{}, *(dict(neck=True, tokens=t) for t in ('visual', 'joint'))]
 )

@@ -22,7 +22,7 @@ from lm4ve.tasks.base.inference import TaskInferencer
 from lm4ve.tasks.base.inputs import find_inputs
 from lm4ve.tasks.base.tested import pipeline_of, tested_field
 from lm4ve.tasks.vqa import TASK
-from lm4ve.tasks.vqa.loops import encode_captions, score_chosen
+from lm4ve.tasks.vqa.loops import encode_captions, score_images
 from lm4ve.tasks.vqa.visualization import INDEPENDENT, draw_images, draw_ranking
 from lm4ve.text.words import list_texts
 
@@ -274,8 +274,7 @@ class RetrievalInferencer(TaskInferencer):
             normalized = self.model.data_preprocessor.normalize(pixels)
             tokens += self.model.encode_images(normalized).cpu()
         captions = encode_captions(self.model, texts, batch_size)
-        chosen = torch.ones(len(tokens), len(captions), dtype=torch.bool)
-        return score_chosen(self.model, tokens, captions, chosen, batch_size)
+        return score_images(self.model, tokens, captions, batch_size)
 
 
 def _captions_of(image: Image, ranking: Ranking) -> dict:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from lm4ve.errors import build_from, check, require
+from lm4ve.errors import check, require
 from lm4ve.registry import LOOPS
 from lm4ve.runner.same_data import innermost
 from lm4ve.text.structures import VisionLanguageDataSample
@@ -38,8 +38,6 @@ class EncodedImage:
         texts (list[str]): The captions.
         captions (list[Tensor]): Tokens ``[L, C]`` of each caption, without padding; []
             before :func:`add_captions`.
-        embedding (Tensor, optional): ``[1, E]``, for coarse scores.
-        caption_embeddings (Tensor, optional): ``[S, E]``.
     """
 
     key: tuple
@@ -47,15 +45,10 @@ class EncodedImage:
     tokens: Tensor | None
     texts: list[str]
     captions: list[Tensor] = field(default_factory=list)
-    embedding: Tensor | None = None
-    caption_embeddings: Tensor | None = None
 
 
 def score_all_pairs(
-    model: nn.Module,
-    encoded: Sequence[EncodedImage],
-    pairs_per_batch: int,
-    top_k: int | None = None,
+    model: nn.Module, encoded: Sequence[EncodedImage], pairs_per_batch: int
 ) -> dict[str, Any]:
     """Score all pairs of images and captions of all processes. All of them have to call it.
 
@@ -63,10 +56,7 @@ def score_all_pairs(
         model (nn.Module): Has ``score_pairs``.
         encoded (Sequence[EncodedImage]): Of this process. Samplers give some images to
             two processes, so that all have equally many; these count once.
-        pairs_per_batch (int): How many pairs are fused at a time.
-        top_k (int, optional): Fuse only the pairs whose cheap score is among the k best
-            of their image or of their caption; the others come after these, in the
-            order of their cheap scores.
+        pairs_per_batch (int): How many pairs are fused at a time, at most.
 
     Returns:
         dict: The same in every process, in the order of the data set: ``scores`` fp32
@@ -78,22 +68,14 @@ def score_all_pairs(
     for number, image in enumerate(images):
         captions += image.captions
         image_of_caption += [number] * len(image.captions)
-    chosen = torch.ones(len(images), len(captions), dtype=torch.bool)
-    if top_k is not None:
-        cheap = _cheap_scores(images)
-        chosen = _best_pairs(cheap, top_k)
 
     tokens: dict[tuple, Any] = {image.key: image.tokens for image in encoded}
     own = [number for number, rank in enumerate(owners) if rank == get_rank()]
     own_tokens = [tokens[images[number].key] for number in own]
-    own_scores = score_chosen(model, own_tokens, captions, chosen[own], pairs_per_batch)
-    scores = torch.zeros(chosen.shape)
+    own_scores = score_images(model, own_tokens, captions, pairs_per_batch)
+    scores = torch.zeros(len(images), len(captions))
     for rows, row_scores in all_gather_object((own, own_scores)):
         scores[rows] = row_scores
-    if top_k is not None:
-        # Pairs that were not fused come after all others, in the order of cheap scores.
-        below = scores[chosen].min() - 1 - cheap.max()
-        scores = torch.where(chosen, scores, cheap + below)
     return dict(scores=scores, image_of_caption=torch.tensor(image_of_caption))
 
 
@@ -111,9 +93,7 @@ def _gather_images(
     """
     to_send = []
     for image in encoded:
-        to_send.append(
-            replace(image, tokens=None, captions=[], caption_embeddings=None)
-        )
+        to_send.append(replace(image, tokens=None, captions=[]))
     by_key: dict[tuple, tuple[EncodedImage, int]] = {}
     for rank, sent in enumerate(all_gather_object(to_send)):
         images = sent
@@ -134,42 +114,17 @@ def _gather_images(
     return gathered, owners
 
 
-def _cheap_scores(images: Sequence[Any]) -> Tensor:
-    """Return the products of the embeddings of images and captions, ``[I, T]``."""
-    of_images = torch.cat([image.embedding for image in images])
-    of_captions = torch.cat([image.caption_embeddings for image in images])
-    return of_images @ of_captions.T
-
-
-def _best_pairs(cheap: Tensor, k: int) -> Tensor:
-    """Return bool ``[I, T]``: the k best captions of each image, and images of each caption."""
-    chosen = torch.zeros_like(cheap, dtype=torch.bool)
-    for dim in (0, 1):
-        count = min(k, cheap.shape[dim])
-        best = cheap.topk(count, dim=dim).indices
-        chosen.scatter_(dim, best, True)
-    return chosen
-
-
 def add_captions(model: Any, images: Sequence[EncodedImage], size: int) -> None:
-    """Encode the captions of a batch of images, ``size`` at a time, and set their tokens.
-
-    Images that have an embedding get those of their captions, too.
-    """
+    """Encode the captions of a batch of images, ``size`` at a time, and set their tokens."""
     texts = []
     for image in images:
         texts += image.texts
     captions = encode_captions(model, texts, size)
-    device = next(model.parameters()).device
     start = 0
     for image in images:
         end = start + len(image.texts)
         image.captions = captions[start:end]
         start = end
-        if image.embedding is not None:
-            first = torch.stack([caption[0] for caption in image.captions])
-            embeddings = model.head.embed('text', first.to(device))
-            image.caption_embeddings = embeddings.cpu()
 
 
 def encode_captions(model: Any, texts: Sequence[str], size: int) -> list[Tensor]:
@@ -189,26 +144,21 @@ def encode_captions(model: Any, texts: Sequence[str], size: int) -> list[Tensor]
     return captions
 
 
-def score_chosen(
-    model: Any,
-    images: Sequence[Tensor],
-    captions: Sequence[Tensor],
-    chosen: Tensor,
-    size: int,
+def score_images(
+    model: Any, images: list[Tensor], captions: Sequence[Tensor], size: int
 ) -> Tensor:
-    """Return the scores of chosen pairs, fp32 ``[I, T]`` on the CPU; 0 for the others.
+    """Return the scores of all images with all captions, fp32 ``[I, T]`` on the CPU.
 
     Captions of similar lengths come together, so that few of their tokens are padding.
 
     Args:
         model (nn.Module): Has ``score_pairs``.
-        images (Sequence[Tensor]): I times tokens ``[N, C]``.
+        images (list[Tensor]): I times tokens ``[N, C]``.
         captions (Sequence[Tensor]): T times tokens ``[L, C]``, without padding.
-        chosen (Tensor): bool ``[I, T]``.
-        size (int): How many pairs are fused at a time.
+        size (int): How many pairs are fused at a time, at most.
     """
     device = next(model.parameters()).device
-    scores = torch.zeros(chosen.shape)
+    scores = torch.zeros(len(images), len(captions))
     lengths = torch.tensor([len(caption) for caption in captions])
     groups = lengths.argsort(stable=True).split(size)
     hidden = None if is_main_process() else True  # None: where there is no terminal
@@ -217,30 +167,22 @@ def score_chosen(
         padding = torch.arange(texts.shape[1]) >= lengths[columns, None]
         padding = padding.to(device, non_blocking=True)
         texts = texts.to(device, non_blocking=True)
-        all_pairs = chosen[:, columns].nonzero()
-        if len(all_pairs) == 0:
-            continue
-        # They stay on the device, so that it is waited for once for all pairs.
-        computed = []
-        for pairs in all_pairs.split(size):
-            image_rows, text_rows = pairs.unbind(dim=1)
-            different, image_of_pair = image_rows.unique(return_inverse=True)
-            tokens = torch.stack([images[i] for i in different])
+        # They stay on the device, so that it is waited for once for all images.
+        group_scores = torch.empty(len(images), len(columns), device=device)
+        images_at_once = size // len(columns)
+        for start in range(0, len(images), images_at_once):
+            end = start + images_at_once
+            tokens = torch.stack(images[start:end])
             tokens = tokens.to(device, non_blocking=True)
-            image_of_pair = image_of_pair.to(device, non_blocking=True)
-            text_of_pair = text_rows.to(device, non_blocking=True)
+            count = len(tokens)
             pair_scores = model.score_pairs(
-                tokens[image_of_pair], texts[text_of_pair], padding[text_of_pair]
+                tokens.repeat_interleave(len(columns), dim=0),
+                texts.repeat(count, 1, 1),
+                padding.repeat(count, 1),
             )
-            computed.append(pair_scores.float())
-        image_rows, text_rows = all_pairs.unbind(dim=1)
-        scores[image_rows, columns[text_rows]] = torch.cat(computed).cpu()
+            group_scores[start:end] = pair_scores.unflatten(0, (count, len(columns)))
+        scores[:, columns] = group_scores.cpu()
     return scores
-
-
-def _coarse_fields(top_k: int = 128) -> dict[str, int]:
-    """Return the fields of ``coarse``: its signature names them for the check of a config."""
-    return dict(top_k=top_k)
 
 
 class _RetrievalLoop:
@@ -257,20 +199,10 @@ class _RetrievalLoop:
     evaluator: Any
     fp16: bool
 
-    def __init__(
-        self,
-        *args: Any,
-        pairs_per_batch: int = 256,
-        coarse: dict | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *args: Any, pairs_per_batch: int = 256, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         field = f'{self.mode}_cfg'
         check(f'{field}.pairs_per_batch', pairs_per_batch, kind=int, least=1)
-        self.coarse: dict[str, int] = {}
-        if coarse is not None:
-            self.coarse = build_from(_coarse_fields, coarse, f'{field}.coarse')
-            check(f'{field}.coarse.top_k', self.coarse['top_k'], kind=int, least=1)
         self.pairs_per_batch = pairs_per_batch
         test_mode = getattr(self.dataloader.dataset, 'test_mode', True)
         require(
@@ -291,9 +223,7 @@ class _RetrievalLoop:
         with autocast(enabled=self.fp16):
             self._encoded += self._encode(model, data_batch['inputs'], samples, idx)
             if idx + 1 == len(self.dataloader):
-                scores = score_all_pairs(
-                    model, self._encoded, self.pairs_per_batch, **self.coarse
-                )
+                scores = score_all_pairs(model, self._encoded, self.pairs_per_batch)
                 self._encoded = []
                 self.evaluator.process(data_samples=[scores])
         self.runner.call_hook(
@@ -322,10 +252,6 @@ class _RetrievalLoop:
                 texts=list(sample.text),
             )
             encoded.append(image)
-        if self.coarse:
-            for image, tokens in zip(encoded, images, strict=True):
-                embedding = model.head.embed('image', model.image_token(tokens[None]))
-                image.embedding = embedding.cpu()
         # As many captions at a time as pairs: an image may have hundreds.
         add_captions(model, encoded, self.pairs_per_batch)
         return encoded
@@ -344,10 +270,7 @@ class RetrievalValLoop(_RetrievalLoop, ValLoop):
         runner, dataloader, evaluator: As for MMEngine's ``ValLoop``. The data set is in
             test mode: a sample is an image with all of its captions.
         fp16 (bool): Mixed precision, in fp16 on a GPU and in bf16 on a CPU.
-        pairs_per_batch (int): How many pairs are fused at a time.
-        coarse (dict, optional): ``dict(top_k=128)``: rank the pairs by the product of
-            embeddings (the head's contrastive loss trains them) and fuse only the
-            ``top_k`` best of each image and of each caption.
+        pairs_per_batch (int): How many pairs are fused at a time, at most.
 
     Raises:
         UserError: An argument is wrong, or the data set is one of single captions.

@@ -4,7 +4,6 @@ All compute in fp32, also under mixed precision: 16 bits would tie the scores of
 pairs, and ranks would depend on their order.
 """
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,8 +21,6 @@ from lm4ve.text.structures import VisionLanguageDataSample
 from lm4ve.text.vocabulary import VocabularyHead, in_fp32
 
 Samples = list[VisionLanguageDataSample]
-#: First tokens before the fusion, image ``[B, C]`` and texts ``[B, S, C]``.
-Unimodal = tuple[Tensor, Tensor] | None
 
 
 @MODELS.register_module()
@@ -68,16 +65,13 @@ class VQAHead(VocabularyHead, BaseModule):
         """``[..., 2 C]`` to logits, fp32 ``[..., A]``."""
         return in_fp32(self.layers, features)
 
-    def loss(
-        self, features: Tensor, data_samples: Samples, unimodal: Unimodal = None
-    ) -> dict:
+    def loss(self, features: Tensor, data_samples: Samples) -> dict:
         """Loss of questions.
 
         Args:
             features (Tensor): ``[B, S, 2 C]``, of S questions an image.
             data_samples (list[VisionLanguageDataSample]): With ``gt_answers``, for S >
                 1 a list for each question.
-            unimodal: Not used.
         """
         logits = self(features.flatten(0, 1))
         answers = _answers_of(data_samples)
@@ -153,9 +147,7 @@ class MatchingHead(BaseModule):
         logits = self(features)
         return logits[..., 1] - logits[..., 0]
 
-    def loss(
-        self, features: Tensor, data_samples: Samples, unimodal: Unimodal = None
-    ) -> dict:
+    def loss(self, features: Tensor, data_samples: Samples) -> dict:
         """Cross-entropy over all pairs ``[B, S, 2 C]``; the first of S texts is true."""
         logits = self(features)
         target = torch.zeros(logits.shape[:-1], dtype=torch.long, device=logits.device)
@@ -184,11 +176,6 @@ class RetrievalHead(BaseModule):
         itm (dict, optional): Also a matching loss: ``dict(weight=1.0, frozen=True)``.
             METER runs it with a head that its pre-training left and that does not
             train. The ranking begins with that head's weights of a match.
-        contrastive (dict, optional): Also a loss that compares the first tokens of
-            images and texts before the fusion, within the batch of a process:
-            ``dict(channels=256, weight=1.0, temperature=0.07)``. Its embeddings rank
-            pairs without a fusion, for ``coarse=dict(top_k=...)`` of the retrieval
-            loops.
         **kwargs: Passed to MMEngine's ``BaseModule``.
 
     Raises:
@@ -196,18 +183,13 @@ class RetrievalHead(BaseModule):
     """
 
     def __init__(
-        self,
-        in_channels: int = 1536,
-        itm: dict | None = None,
-        contrastive: dict | None = None,
-        **kwargs: Any,
+        self, in_channels: int = 1536, itm: dict | None = None, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         self.in_channels = in_channels
         self.rank_output = nn.Linear(in_channels, 1)
         init_as_bert(self)
         self.itm = None
-        self.contrastive = None
         if itm is not None:
             matching = build_from(_Matching, itm, 'model.head.itm')
             self.itm_weight = matching.weight
@@ -216,9 +198,6 @@ class RetrievalHead(BaseModule):
             with torch.no_grad():
                 self.rank_output.weight.copy_(self.itm.fc.weight[1:])
                 self.rank_output.bias.copy_(self.itm.fc.bias[1:])
-        if contrastive is not None:
-            build = functools.partial(_Contrastive, in_channels // 2)
-            self.contrastive = build_from(build, contrastive, 'model.head.contrastive')
 
     def forward(self, features: Tensor) -> Tensor:
         """``[..., 2 C]`` to scores, fp32 ``[...]``."""
@@ -226,27 +205,12 @@ class RetrievalHead(BaseModule):
 
     score = forward
 
-    def embed(self, kind: str, token: Tensor) -> Tensor:
-        """First tokens ``[P, C]`` of one kind, 'image' or 'text', to unit vectors ``[P, E]``."""
-        check(
-            'model.head.contrastive for coarse ranking',
-            self.contrastive,
-            kind=nn.Module,
-        )
-        assert self.contrastive is not None
-        return self.contrastive.embed(kind, token)
-
-    def loss(
-        self, features: Tensor, data_samples: Samples, unimodal: Unimodal = None
-    ) -> dict:
+    def loss(self, features: Tensor, data_samples: Samples) -> dict:
         """Losses of images with their texts.
 
         Args:
             features (Tensor): ``[B, S, 2 C]``; the first text of each image is true.
-            data_samples (list[VisionLanguageDataSample]): With ``image_id`` where
-                known.
-            unimodal (tuple[Tensor, Tensor], optional): First tokens before the fusion,
-                image ``[B, C]`` and texts ``[B, S, C]``.
+            data_samples (list[VisionLanguageDataSample]): Not used.
 
         Raises:
             UserError: There is no false text to compare with.
@@ -260,12 +224,6 @@ class RetrievalHead(BaseModule):
         if self.itm is not None:
             matching = self.itm.loss(features, data_samples)
             losses['loss_itm'] = self.itm_weight * matching['loss_itm']
-        if self.contrastive is not None:
-            assert unimodal is not None
-            image, texts = unimodal
-            losses['loss_contrastive'] = self.contrastive.loss(
-                image, texts, data_samples
-            )
         return losses
 
     def predict(self, features: Tensor, data_samples: Samples) -> Samples:
@@ -278,72 +236,3 @@ def _with_scores(data_samples: Samples, rows: Tensor) -> Samples:
     for sample, scores in zip(data_samples, rows, strict=True):
         sample.pred_scores = scores
     return data_samples
-
-
-class _Contrastive(nn.Module):
-    """Projections of first tokens of images and texts, and the loss that makes them comparable.
-
-    Args:
-        in_channels (int): C, the width of both tokens.
-        channels (int): E, the width of the common space.
-        weight (float): Factor of the loss.
-        temperature (float): Scores are cosines divided by it. Its inverse is trained,
-            as a logarithm, so that it stays positive.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        channels: int = 256,
-        weight: float = 1.0,
-        temperature: float = 0.07,
-    ) -> None:
-        super().__init__()
-        self.weight = weight
-        self.image = nn.Linear(in_channels, channels)
-        self.text = nn.Linear(in_channels, channels)
-        init_as_bert(self)
-        self.log_scale = nn.Parameter(torch.tensor(1 / temperature).log())
-
-    def embed(self, kind: str, token: Tensor) -> Tensor:
-        """Project tokens ``[..., C]`` of one kind, 'image' or 'text', to unit vectors."""
-        projection = self.image if kind == 'image' else self.text
-        return F.normalize(in_fp32(projection, token), dim=-1)
-
-    def loss(self, image: Tensor, texts: Tensor, data_samples: Samples) -> Tensor:
-        """Compute the mean of InfoNCE from images to texts and from texts to images.
-
-        Args:
-            image (Tensor): ``[B, C]``.
-            texts (Tensor): ``[B, S, C]``; the first text of each image is true. The
-                false ones are negatives of every image.
-            data_samples (list[VisionLanguageDataSample]): With ``image_id`` where
-                known.
-        """
-        scale = self.log_scale.float().exp().clamp(max=100.0)
-        columns = self.embed('text', texts).flatten(0, 1)
-        scores = scale * self.embed('image', image) @ columns.T
-        rows = torch.arange(len(texts), device=scores.device)
-        true = rows * texts.shape[1]  # the columns of the true texts
-        # True captions of another sample of the same image are no negatives.
-        same = _same_image(data_samples).to(scores.device, non_blocking=True)
-        hidden = torch.zeros_like(scores, dtype=torch.bool)
-        hidden[:, true] = same.fill_diagonal_(False)
-        scores = scores.masked_fill(hidden, torch.finfo(scores.dtype).min)
-        to_text = F.cross_entropy(scores, true)
-        to_image = F.cross_entropy(scores[:, true].T, rows)
-        return self.weight * (to_text + to_image) / 2
-
-
-def _same_image(data_samples: Samples) -> Tensor:
-    """Return for each pair of samples whether both are of one image, bool ``[B, B]``.
-
-    A sample without ``image_id`` counts as another image than all others.
-    """
-    ids = []
-    for i, sample in enumerate(data_samples):
-        ids.append(sample.get('image_id', i))
-    rows = []
-    for image_id in ids:
-        rows.append([image_id == other for other in ids])
-    return torch.tensor(rows)

@@ -126,7 +126,11 @@ class METER(BaseModel):
         elif self.neck is not None:
             image, text_token = self._run_joint(image, fused['text'], text_padding)
         pooled_text = self.text_pooler(text_token)
-        pooled_image = self.image_pooler(self.image_token(image))
+        if self.image_pool == 'first':
+            image_token = image[:, 0]
+        else:
+            image_token = image.mean(dim=1)
+        pooled_image = self.image_pooler(image_token)
         return torch.cat((pooled_text, pooled_image), dim=-1)
 
     def _run_joint(
@@ -170,10 +174,6 @@ class METER(BaseModel):
         fused = self.fusion(image_tokens, text_tokens, text_padding)
         return self.head.score(self.pool(fused, text_padding))
 
-    def image_token(self, tokens: Tensor) -> Tensor:
-        """Pool tokens ``[P, N, C]`` of images to ``[P, C]``."""
-        return tokens[:, 0] if self.image_pool == 'first' else tokens.mean(dim=1)
-
     def forward(
         self,
         inputs: dict[str, Tensor],
@@ -203,9 +203,7 @@ class METER(BaseModel):
         if mode == 'tensor':
             return features
         if mode == 'loss':
-            image_token = self.image_token(image_tokens)
-            text_token = text_tokens[:, 0].unflatten(0, shape)
-            return self.head.loss(features, data_samples, (image_token, text_token))
+            return self.head.loss(features, data_samples)
         if not data_samples:
             data_samples = [VisionLanguageDataSample() for _ in features]
         return self.head.predict(features, data_samples)
