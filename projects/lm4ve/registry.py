@@ -12,6 +12,7 @@ them.
 """
 
 import importlib
+from importlib.metadata import PackageNotFoundError, metadata
 
 from mmengine import registry as root
 from mmengine.registry import Registry
@@ -24,6 +25,14 @@ SCOPE = 'lm4ve'
 #: Registered name -> the module that registers it, and the extra that installs its
 #: packages.
 PROVIDERS: dict[str, tuple[str, str]] = {}
+
+
+def _extras() -> list[str]:
+    """Return the extras of the installed lm4ve; none where it is not installed."""
+    try:
+        return metadata('lm4ve').get_all('Provides-Extra') or []
+    except PackageNotFoundError:
+        return []
 
 
 class LazyRegistry(Registry):
@@ -49,9 +58,11 @@ class LazyRegistry(Registry):
             try:
                 importlib.import_module(module)
             except ImportError as e:
+                fix = f'install what {module} needs, or correct its imports'
+                if extra in _extras():
+                    fix = f'pip install "lm4ve[{extra}]"'
                 raise UserError(
-                    f"type='{SCOPE}.{name}' cannot be imported: {e}. "
-                    f'Fix: pip install "lm4ve[{extra}]".'
+                    f"type='{SCOPE}.{name}' cannot be imported: {e}. Fix: {fix}."
                 ) from e
         return super().get(key)
 

@@ -227,6 +227,14 @@ def test_a_path_that_cannot_be_read_is_named_with_its_field(path, field, in_work
     )
 
 
+def test_a_list_that_is_missing_in_a_folder_that_is_there_is_named(tmp_path):
+    error = FileNotFoundError(2, 'No such file or directory', f'{tmp_path}/train.txt')
+    dataset = dict(data_root=str(tmp_path), ann_file='train.txt')
+    cfg = Config(dict(train_dataloader=dict(dataset=dataset)))
+    said = describe_failure(error, cfg)
+    assert said.startswith("train_dataloader.dataset.ann_file: '")
+
+
 def test_a_path_of_no_field_and_any_other_error_are_a_line():
     error = FileNotFoundError(2, 'No such file or directory', 'x.txt')
     assert describe_failure(error, None).startswith("'x.txt': no such file")

@@ -4,6 +4,7 @@ import csv
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from PIL import Image
 
 import lm4ve.apis
 from lm4ve.errors import UserError
-from lm4ve.tasks import TASKS, all_tasks, get_task, register_task
+from lm4ve.registry import MODELS, PROVIDERS
+from lm4ve.tasks import TASKS, Task, all_tasks, get_task, register_task
 from tests.helpers import quick_python
 from tests.helpers.closeness import assert_equal_but_for_rounding
 from tests.helpers.code_blocks import blocks_of
@@ -140,6 +142,41 @@ def test_task_name_is_unique(folder):
     assert get_task('waves') in all_tasks()
     with pytest.raises(UserError, match="task 'waves' is 'my_task' already"):
         register_task('waves', 'another')
+
+
+def task_named(name, registers, monkeypatch):
+    """A package of this name that declares a task with a table of names."""
+    task = Task(
+        name=name,
+        title=name,
+        package=name,
+        extra=name,
+        models=(),
+        registers=registers,
+        input_noun='a file',
+        input_suffixes=('.txt',),
+    )
+    monkeypatch.setitem(sys.modules, name, SimpleNamespace(TASK=task))
+
+
+def test_name_that_another_module_registers_is_refused(monkeypatch):
+    task_named('taker', {'data': ('Unseen', 'DigitsDataset')}, monkeypatch)
+    with pytest.raises(UserError, match="'DigitsDataset' of the task 'taker'"):
+        register_task('taker', 'taker')
+    assert 'taker' not in TASKS
+    assert 'Unseen' not in PROVIDERS
+
+
+def test_row_of_a_table_that_is_a_text_is_refused(monkeypatch):
+    task_named('texts', {'data': 'Texts'}, monkeypatch)
+    with pytest.raises(UserError, match="is the text 'Texts'. Fix: a tuple"):
+        register_task('texts', 'texts')
+
+
+def test_failing_import_of_another_project_is_not_blamed_on_an_extra(monkeypatch):
+    monkeypatch.setitem(PROVIDERS, 'Absent', ('absent.models', 'absent'))
+    with pytest.raises(UserError, match=r'Fix: install what absent\.models needs'):
+        MODELS.get('lm4ve.Absent')
 
 
 def test_exported_program_computes_what_the_model_does(folder):

@@ -110,16 +110,24 @@ def _describe_path(message: str, cfg: Mapping[str, Any]) -> str:
 
 
 def _fields_that_name(path: Path, cfg: Mapping[str, Any]) -> list[str]:
-    """Return the fields of a config with the longest part of a path; [] if none has any."""
-    longest = 0
+    """Return the fields of a config that most likely have to change; [] if none has any.
+
+    These are the fields with a folder that is not there; else those with the end of the
+    path, since the folders before it are there; else those with its beginning. Among
+    fields alike, the longest part of the path decides.
+    """
+    best = (False, False, 0)
     fields: list[str] = []
     for name, text in _texts_in(cfg):
-        if not (path.is_relative_to(text) or str(path).endswith(f'/{text}')):
+        begins = path.is_relative_to(text)
+        ends = str(path).endswith(f'/{text}')
+        if not (begins or ends):
             continue
-        if len(text) > longest:
-            longest = len(text)
+        rank = (begins and not Path(text).exists(), ends, len(text))
+        if rank > best:
+            best = rank
             fields = []
-        if len(text) == longest:
+        if rank == best:
             fields.append(name)
     return fields
 

@@ -93,7 +93,7 @@ def _describe(error: Exception) -> str:
         return f'{error}. An extra of lm4ve may be missing, as image.'
     if isinstance(error, SyntaxError) and error.text:
         return f'{error}: {error.text.strip()}.'
-    return f'{error}.'
+    return f'{str(error).removesuffix(".")}.'
 
 
 def read_checked_config(

@@ -124,18 +124,34 @@ def register_task(name: str, package: str) -> None:
         package (str): The importable package whose ``TASK`` declares it.
 
     Raises:
-        UserError: Another package has this name.
+        UserError: Another package has this name, another module registers a name of the
+            task, or a row of ``registers`` is no tuple.
     """
-    known = TASKS.setdefault(name, package)
+    known = TASKS.get(name, package)
     require(
         package == known,
         f"The package of the task '{name}' is '{known}' already, not '{package}'. Fix: choose "
         'another name for the task.',
     )
     task = importlib.import_module(package).TASK
+    rows: dict[str, tuple[str, str]] = {}
     for module, names in task.registers.items():
         place = (f'{package}.{module}', task.extra)
-        registry.PROVIDERS.update(dict.fromkeys(names, place))
+        require(
+            not isinstance(names, str),
+            f"registers['{module}'] of the task '{name}' is the text '{names}'. Fix: a tuple, "
+            f"('{names}',).",
+        )
+        rows.update(dict.fromkeys(names, place))
+    for registered, place in rows.items():
+        taken, _ = registry.PROVIDERS.get(registered, place)
+        require(
+            taken == place[0],
+            f"The name '{registered}' of the task '{name}' is registered by '{taken}' already, "
+            f"not by '{place[0]}'. Fix: choose another name for it.",
+        )
+    TASKS[name] = package
+    registry.PROVIDERS.update(rows)
 
 
 def get_task(name: str) -> Task:
